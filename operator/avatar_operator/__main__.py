@@ -1,0 +1,5 @@
+"""``python -m avatar_operator`` is the command ``avatar-operator``."""
+
+from avatar_operator.cli.main import app
+
+app()

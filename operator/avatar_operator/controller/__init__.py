@@ -1,0 +1,1 @@
+"""The running operator: watch, store, queue, executor and their wiring."""

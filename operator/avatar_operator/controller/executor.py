@@ -1,0 +1,282 @@
+"""Carries out the actions of a plan and takes what the API server answers into the store."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import msgspec
+
+from avatar_operator.domain.actions import (
+    Action,
+    CreateClaim,
+    CreatePod,
+    DeleteInstance,
+    DeletePod,
+    PatchStatus,
+    ProbeActivity,
+    ReleaseClaim,
+    SetDraining,
+    SetOwners,
+)
+from avatar_operator.domain.names import LABEL_GROUP, LABEL_MANAGED_BY, MANAGER, claim_name
+from avatar_operator.domain.resources import Instance, Pod, Service
+from avatar_operator.domain.view import GroupKey, RuntimeView
+from avatar_operator.kube.client import KubeClient
+from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
+from avatar_operator.kube.events import Recorder
+from avatar_operator.kube.kinds import INSTANCES, PODS, SERVICES
+
+from .metrics import Metrics
+from .probe import RuntimeProbe
+from .store import PoolKey, Store
+
+log = logging.getLogger(__name__)
+
+# How long a port stays out of use that something else was found on.
+QUARANTINE_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Memory:
+    """What this process remembers of a group's runtime: hints that a restart may lose."""
+
+    pod_uid: str = ""
+    runtime: RuntimeView = field(default_factory=RuntimeView)
+    rejection: tuple[str, str] | None = None
+
+    def about(self, pod: Pod) -> None:
+        """Forget what was remembered of another pod."""
+        if self.pod_uid != pod.metadata.uid:
+            self.pod_uid, self.runtime = pod.metadata.uid, RuntimeView()
+
+
+class Executor:
+    """One method for each action. Raises kube.errors.ApiError when the action should be retried."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        store: Store,
+        recorder: Recorder,
+        probe: RuntimeProbe,
+        metrics: Metrics,
+        later: Callable[[PoolKey, str, int, float], None],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._recorder = recorder
+        self._probe = probe
+        self._metrics = metrics
+        self._quarantine_later = later
+
+    def prepare(self, key: GroupKey, pool: PoolKey, action: Action) -> None:
+        """What must be known before anything else is planned: the port of a claim on its way."""
+        if isinstance(action, CreateClaim):
+            self._store.reserve(key, pool, action.port)
+
+    async def run(self, key: GroupKey, pool: PoolKey, memory: Memory, action: Action) -> None:
+        """Carry out ``action``; the store knows its result when this returns."""
+        match action:
+            case CreateClaim():
+                await self._create_claim(key, pool, action)
+            case ReleaseClaim(service):
+                await self._release_claim(key, service)
+            case CreatePod():
+                await self._create_pod(key, memory, action)
+            case DeletePod():
+                await self._delete_pod(key, action)
+            case SetOwners():
+                await self._set_owners(action)
+            case PatchStatus():
+                await self._patch_status(action)
+            case DeleteInstance():
+                await self._delete_instance(action)
+            case ProbeActivity(pod, port):
+                memory.about(pod)
+                activity = await self._probe.activity(_host(pod), port)
+                memory.runtime = replace(memory.runtime, activity=activity)
+                log.debug("probed", extra={**_about(pod), "sessions": activity.sessions, "error": activity.error})
+            case SetDraining(pod, port, draining):
+                memory.about(pod)
+                done = await self._probe.set_draining(_host(pod), port, draining=draining)
+                memory.runtime = RuntimeView(None, draining, datetime.now(UTC))
+                log.info("told the runtime", extra={**_about(pod), "draining": draining, "obeyed": done})
+
+    # ---- claims ------------------------------------------------------------------------
+
+    async def _create_claim(self, key: GroupKey, pool: PoolKey, action: CreateClaim) -> None:
+        try:
+            raw = await self._client.create(SERVICES, key.namespace, action.body)
+            self._store.apply(msgspec.json.decode(raw, type=Service))
+            log.info("claimed", extra={"namespace": key.namespace, "port": action.port, "group": key.id})
+        except AlreadyExistsError:
+            await self._who_holds(key, pool, action.port)
+        finally:
+            self._store.unreserve(key, pool)
+
+    async def _who_holds(self, key: GroupKey, pool: PoolKey, port: int) -> None:
+        """A claim was there first: ours (a lost reply), another group's, or a stranger's."""
+        try:
+            raw = await self._client.get(SERVICES, key.namespace, claim_name(port))
+        except NotFoundError:
+            return
+        found = msgspec.json.decode(raw, type=Service)
+        if found.metadata.labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in found.metadata.labels:
+            self._store.apply(found)
+            return
+        self._set_aside(key, pool, port, f"Service {found.metadata.name} is not the operator's")
+
+    def _set_aside(self, key: GroupKey, pool: PoolKey, port: int, why: str) -> None:
+        log.warning("port quarantined: %s", why, extra={"namespace": key.namespace, "port": port})
+        self._store.quarantine(key.namespace, port, why)
+        self._quarantine_later(pool, key.namespace, port, QUARANTINE_SECONDS)
+
+    async def _release_claim(self, key: GroupKey, service: Service) -> None:
+        meta = service.metadata
+        # Gone, or another of the same name: either way this one is no more.
+        with contextlib.suppress(NotFoundError, ConflictError):
+            await self._client.delete(SERVICES, meta.namespace, meta.name, uid=meta.uid)
+        self._store.remove(Service, meta.namespace, meta.name, meta.uid)
+        log.info("released", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
+
+    # ---- pods --------------------------------------------------------------------------
+
+    async def _create_pod(self, key: GroupKey, memory: Memory, action: CreatePod) -> None:
+        name = action.body["metadata"]["name"]
+        try:
+            raw = await self._client.create(PODS, key.namespace, action.body)
+            self._store.apply(msgspec.json.decode(raw, type=Pod))
+        except AlreadyExistsError:
+            pod = msgspec.json.decode(await self._client.get(PODS, key.namespace, name), type=Pod)
+            if pod.metadata.labels.get(LABEL_GROUP) != key.id:
+                text = f"a pod named {name} exists that is not of this avatar; delete it or give the pool other ports"
+                memory.rejection = ("PodNameTaken", text)
+            self._store.apply(pod)
+        except RejectedError as error:
+            if "being terminated" in error.message:
+                # The namespace is being deleted: there is nothing to start, and nothing to say it in.
+                log.info("namespace is terminating", extra={"namespace": key.namespace})
+                raise
+            memory.rejection = ("PodRejected", f"the API server refuses the pod: {error.message}")
+            log.warning("pod refused: %s", error, extra={"namespace": key.namespace, "pod": name})
+
+    async def _delete_pod(self, key: GroupKey, action: DeletePod) -> None:
+        meta = action.pod.metadata
+        if action.reason not in ("NotWanted", "Outdated", "Duplicate"):
+            self._metrics.pod_failures.labels(action.reason).inc()
+        try:
+            raw = await self._client.delete(PODS, meta.namespace, meta.name, uid=meta.uid)
+        except (NotFoundError, ConflictError):
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid)
+            return
+        log.info("deleted pod", extra={**_about(action.pod), "reason": action.reason, "group": key.id})
+        pod = msgspec.json.decode(raw)
+        if pod.get("kind") == "Pod" and pod["metadata"].get("deletionTimestamp"):
+            self._store.apply(msgspec.convert(pod, Pod))
+        else:
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid)
+
+    async def _set_owners(self, action: SetOwners) -> None:
+        meta = action.pod.metadata
+        body = {"metadata": {"resourceVersion": meta.resource_version, "ownerReferences": action.owners}}
+        try:
+            raw = await self._client.merge_patch(PODS, meta.namespace, meta.name, body)
+            self._store.apply(msgspec.json.decode(raw, type=Pod))
+        except NotFoundError:
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid)
+        except ConflictError:
+            raw = await self._client.get(PODS, meta.namespace, meta.name)
+            self._store.apply(msgspec.json.decode(raw, type=Pod))
+
+    # ---- instances ---------------------------------------------------------------------
+
+    async def _patch_status(self, action: PatchStatus) -> None:
+        meta = action.instance.metadata
+        body: dict[str, object] = {"status": action.status}
+        # The UID keeps a patch off a namesake created meanwhile.
+        body["metadata"] = {"uid": meta.uid, **({"resourceVersion": meta.resource_version} if action.exact else {})}
+        try:
+            raw = await self._client.merge_patch(INSTANCES, meta.namespace, meta.name, body, "status")
+        except NotFoundError:
+            self._store.remove(Instance, meta.namespace, meta.name, meta.uid)
+            return
+        except ConflictError:
+            await self._read_again(action.instance)
+            return
+        self._store.apply(msgspec.json.decode(raw, type=Instance))
+        self._tell(action)
+
+    def _tell(self, action: PatchStatus) -> None:
+        meta = action.instance.metadata
+        for event in action.events:
+            self._recorder.record("AvatarInstance", meta, event)
+            log.info(
+                "%s: %s",
+                event.reason,
+                event.message,
+                extra={
+                    "namespace": meta.namespace,
+                    "instance": meta.name,
+                    "avatar": action.instance.spec.avatar_name,
+                    "phase": action.status.get("phase", action.instance.status.phase),
+                    "port": action.status.get("port", action.instance.status.port),
+                    "gpu": action.instance.status.gpu.uuid if action.instance.status.gpu else None,
+                },
+            )
+        self._measure(action)
+
+    def _measure(self, action: PatchStatus) -> None:
+        old, new, meta = action.instance.status, action.status, action.instance.metadata
+        pool = action.instance.spec.pool_ref
+        if new.get("phase") == "Running" and old.phase == "Starting" and old.start_time is not None:
+            seconds = (datetime.now(UTC) - old.start_time).total_seconds()
+            self._metrics.start_seconds.labels(meta.namespace, pool).observe(seconds)
+        if new.get("phase") == "Stopped" and new.get("reason", old.reason) == "Idle":
+            self._metrics.collected.labels(meta.namespace, pool, "Sleep").inc()
+
+    async def _delete_instance(self, action: DeleteInstance) -> None:
+        instance = action.instance
+        meta = instance.metadata
+        try:
+            await self._client.delete(
+                INSTANCES, meta.namespace, meta.name, uid=meta.uid, resource_version=meta.resource_version
+            )
+        except NotFoundError:
+            pass
+        except ConflictError:
+            # Somebody changed it since the plan looked: perhaps a client came. Plan again.
+            await self._read_again(instance)
+            return
+        else:
+            if instance.counted_connections:
+                self._metrics.culled_active.inc()
+            self._metrics.collected.labels(meta.namespace, instance.spec.pool_ref, "Delete").inc()
+            self._recorder.record("AvatarInstance", meta, action.event)
+            log.info(
+                "%s: %s",
+                action.event.reason,
+                action.event.message,
+                extra={"namespace": meta.namespace, "instance": meta.name, "port": instance.status.port},
+            )
+        self._store.remove(Instance, meta.namespace, meta.name, meta.uid)
+
+    async def _read_again(self, instance: Instance) -> None:
+        meta = instance.metadata
+        try:
+            raw = await self._client.get(INSTANCES, meta.namespace, meta.name)
+        except NotFoundError:
+            self._store.remove(Instance, meta.namespace, meta.name, meta.uid)
+            return
+        self._store.apply(msgspec.json.decode(raw, type=Instance))
+
+
+def _host(pod: Pod) -> str:
+    return pod.status.pod_ip or pod.status.host_ip
+
+
+def _about(pod: Pod) -> dict[str, str]:
+    return {"namespace": pod.metadata.namespace, "pod": pod.metadata.name, "node": pod.spec.node_name}

@@ -1,0 +1,81 @@
+"""Asking a runtime who uses it, and telling it to refuse or take offers.
+
+The contract is design §5. Stock LiveTalking has no /health and no drain
+route: the session list stands in for the first, and a missing second is no error.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from avatar_operator.domain.view import Activity
+
+log = logging.getLogger(__name__)
+
+# LiveTalking joins render threads on its event loop (about a second each), so
+# an answer may take a while (research: runtime 2.3).
+TIMEOUT = aiohttp.ClientTimeout(total=4, connect=2)
+BODY_LIMIT = 1 << 20
+
+
+class RuntimeProbe:
+    """HTTP to the runtimes; every call ends within TIMEOUT and raises nothing."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def activity(self, host: str, port: int) -> Activity:
+        """How many sessions the runtime at ``host:port`` has, connecting ones included."""
+        base = _base(host, port)
+        try:
+            health = await self._json("GET", f"{base}/health")
+            if health is None or not isinstance(health.get("sessions"), int):
+                return await self._by_list(base)
+            idle = health.get("idle_seconds")
+            return Activity(
+                datetime.now(UTC),
+                max(0, health["sessions"]),
+                float(idle) if isinstance(idle, (int, float)) else None,
+                draining=health.get("status") == "draining",
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return Activity(datetime.now(UTC), None, error=f"{base}/health: {type(error).__name__} {error}".strip())
+
+    async def _by_list(self, base: str) -> Activity:
+        listed = await self._json("GET", f"{base}/api/admin/sessions")
+        data = listed.get("data") if listed else None
+        sessions = data.get("sessions") if isinstance(data, dict) else None
+        if not isinstance(sessions, list):
+            return Activity(datetime.now(UTC), None, error=f"{base}: neither /health nor /api/admin/sessions counts")
+        return Activity(datetime.now(UTC), len(sessions))
+
+    async def set_draining(self, host: str, port: int, *, draining: bool) -> bool:
+        """Whether the runtime said yes; False also for one that has no such route."""
+        url = f"{_base(host, port)}/api/admin/drain"
+        try:
+            return await self._json("POST", url, {"drain": draining}) is not None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            log.warning("%s drain=%s: %s %s", url, draining, type(error).__name__, error)
+            return False
+
+    async def _json(self, verb: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """The answer as an object; None for 404 and 405 (the route is not there)."""
+        async with self._session.request(verb, url, json=body, timeout=TIMEOUT, allow_redirects=False) as response:
+            if response.status in (404, 405):
+                return None
+            content = await response.content.read(BODY_LIMIT)
+            if response.status >= 400:
+                raise ValueError(f"HTTP {response.status}")
+            found = msgspec.json.decode(content)
+            if not isinstance(found, dict):
+                raise ValueError("the answer is not a JSON object")  # noqa: TRY004 - it came over the wire
+            return found
+
+
+def _base(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,144 @@
+"""Workers: take a key, plan, carry out, plan again until there is nothing to do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+from avatar_operator.domain.plan import plan
+from avatar_operator.domain.poolstatus import pool_patch
+from avatar_operator.domain.resources import Pod, Pool
+from avatar_operator.domain.view import GroupKey
+from avatar_operator.kube.client import KubeClient
+from avatar_operator.kube.errors import ApiError, NotFoundError
+from avatar_operator.kube.kinds import POOLS
+
+from .executor import Executor, Memory
+from .metrics import Metrics
+from .queue import WorkQueue
+from .store import Key, PoolKey, Store
+
+log = logging.getLogger(__name__)
+
+# A plan that asks for more passes than this chases its own tail; it continues after a pause.
+MAX_PASSES = 12
+# A pool's status and queue positions follow its instances at this distance at most.
+POOL_PERIOD_SECONDS = 0.5
+
+
+class Reconciler:
+    """Runs ``workers`` tasks over the queue. One key is never worked on twice at a time."""
+
+    def __init__(
+        self, queue: WorkQueue[Key], store: Store, executor: Executor, client: KubeClient, metrics: Metrics
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._executor = executor
+        self._client = client
+        self._metrics = metrics
+        self._memory: dict[GroupKey, Memory] = {}
+        self._busy_since: dict[Key, float] = {}
+
+    def changed(self, key: Key) -> None:
+        """The store says that ``key`` may need a plan."""
+        if isinstance(key, PoolKey):
+            self._queue.add_after(key, POOL_PERIOD_SECONDS)
+        else:
+            self._queue.add(key)
+
+    def longest_busy(self) -> float:
+        """Seconds that the slowest reconcile in progress has taken: health looks at it."""
+        return time.monotonic() - min(self._busy_since.values(), default=time.monotonic())
+
+    async def work(self) -> None:
+        """One worker; runs until cancelled."""
+        while True:
+            key, waited = await self._queue.get()
+            self._metrics.queue_seconds.observe(waited)
+            self._metrics.queue_depth.set(len(self._queue))
+            began = self._busy_since[key] = time.monotonic()
+            try:
+                await (self._pool(key) if isinstance(key, PoolKey) else self._group(key))
+                self._queue.forget(key)
+            except ApiError as error:
+                delay = self._queue.retry(key, error.retry_after)
+                self._metrics.reconcile_errors.labels(error.reason).inc()
+                log.warning("%s; again in %.1f s", error, delay, extra={"namespace": key.namespace, "key": key[1]})
+            except Exception:
+                # A bug in a plan must not end the worker, nor be hidden.
+                delay = self._queue.retry(key, 1.0)
+                self._metrics.reconcile_errors.labels("Bug").inc()
+                log.exception("reconcile failed; again in %.1f s", delay, extra={"key": key[1]})
+            finally:
+                self._busy_since.pop(key, None)
+                kind = "pool" if isinstance(key, PoolKey) else "group"
+                self._metrics.reconcile_seconds.labels(kind).observe(time.monotonic() - began)
+                self._queue.done(key)
+
+    async def _group(self, key: GroupKey) -> None:
+        memory = self._memory.setdefault(key, Memory())
+        for _ in range(MAX_PASSES):
+            self._store.refresh(key)
+            view = self._store.view(key, datetime.now(UTC), memory.runtime, memory.rejection)
+            pool = self._store.pool_of(key)
+            if pool is None:
+                del self._memory[key]
+                return
+            live = [p for p in view.pods if p.metadata.deletion_timestamp is None]
+            if live:
+                before = memory.pod_uid
+                memory.about(_served(live, memory))
+                if memory.pod_uid != before:
+                    continue
+            result = plan(view)
+            if not result.actions:
+                if result.wake is not None:
+                    self._queue.add_after(key, (result.wake - datetime.now(UTC)).total_seconds())
+                return
+            for action in result.actions:
+                self._executor.prepare(key, pool, action)
+            memory.rejection = None
+            outcomes = await asyncio.gather(
+                *(self._executor.run(key, pool, memory, action) for action in result.actions), return_exceptions=True
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+        log.warning("plan did not settle", extra={"namespace": key.namespace, "group": key.id})
+        self._queue.add_after(key, 1.0)
+
+    async def _pool(self, key: PoolKey) -> None:
+        """Queue positions and the pool's own status."""
+        pool = self._store.pool(key)
+        waiting = self._store.waiting(key)
+        for group in waiting:
+            self._queue.add(group, low=True)
+        if pool is None:
+            return
+        others = [p for p in self._store.pools(key.namespace) if p.metadata.name != key.name]
+        change = pool_patch(
+            pool,
+            others,
+            list(self._store.members_of(key)),
+            sorted(self._store.held(key)),
+            len(waiting),
+            datetime.now(UTC),
+        )
+        if change is None:
+            return
+        try:
+            raw = await self._client.merge_patch(POOLS, key.namespace, key.name, {"status": change}, "status")
+        except NotFoundError:
+            self._store.remove(Pool, key.namespace, key.name, pool.metadata.uid)
+            return
+        self._store.apply(msgspec.json.decode(raw, type=Pool))
+
+
+def _served(live: list[Pod], memory: Memory) -> Pod:
+    """The pod that memory is about, if it still lives; else the first."""
+    return next((p for p in live if p.metadata.uid == memory.pod_uid), live[0])

@@ -1,0 +1,119 @@
+"""Holding the store against the API server: at start, and every so often.
+
+A watch can miss a deletion (research: kopf e2) or be dead while it looks
+alive. A LIST of metadata is compared with the store; what differs still after
+a moment is put right, counted, and makes the operator not ready until a
+resync finds nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from avatar_operator.domain.resources import AnyObject
+from avatar_operator.kube.client import PARTIAL_LIST, KubeClient, Resource
+from avatar_operator.kube.errors import ApiError, NotFoundError
+
+from .kinds import WATCHED
+from .metrics import Metrics
+from .store import ObjectId, Store
+
+log = logging.getLogger(__name__)
+
+PERIOD_SECONDS = 60.0
+# How long an event may be on its way before its absence counts as missed.
+GRACE_SECONDS = 3.0
+
+
+class Resync:
+    """Lists everything into the store, then keeps comparing."""
+
+    def __init__(self, client: KubeClient, store: Store, metrics: Metrics, namespaces: Sequence[str]) -> None:
+        self._client = client
+        self._store = store
+        self._metrics = metrics
+        self._namespaces = tuple(namespaces) or ("",)
+        self.synced_at: float | None = None
+        self.missed = 0
+
+    async def load(self) -> None:
+        """The first LIST of everything: the store is whole when this returns."""
+        for resource, kind, selector in WATCHED:
+            for namespace in self._namespaces:
+                items, _ = await self._client.list_pages(resource, namespace, selector)
+                for item in items:
+                    self.take(resource, kind, item)
+        self._done(0)
+
+    async def run(self) -> None:
+        """Compare for ever."""
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
+            try:
+                self._done(await self.compare())
+            except ApiError as error:
+                log.warning("resync: %s", error)
+
+    async def compare(self) -> int:
+        """Put right what differs from the API server; how many objects did."""
+        missed = 0
+        for resource, kind, selector in WATCHED:
+            for namespace in self._namespaces:
+                suspects = await self._differing(resource, kind, namespace, selector)
+                if not suspects:
+                    continue
+                await asyncio.sleep(GRACE_SECONDS)
+                again = await self._differing(resource, kind, namespace, selector)
+                # The same difference twice: the watch had its time. A newer one is still on its way.
+                for key in [k for k, version in suspects.items() if again.get(k, "") == version]:
+                    missed += 1
+                    self._metrics.resync_corrections.labels(resource.plural).inc()
+                    await self._correct(resource, kind, key)
+        return missed
+
+    def take(self, resource: Resource, kind: type[AnyObject], item: object) -> None:
+        """Decode an object into the store; one that does not fit is counted and skipped."""
+        try:
+            self._store.apply(msgspec.convert(item, kind))
+        except (msgspec.ValidationError, ValueError) as error:
+            self._metrics.bad_objects.labels(resource.plural).inc()
+            name = item.get("metadata", {}).get("name") if isinstance(item, dict) else "?"
+            log.error("%s %s does not fit its schema and is skipped: %s", resource.plural, name, error)
+
+    async def _differing(
+        self, resource: Resource, kind: type[AnyObject], namespace: str, selector: str
+    ) -> dict[ObjectId, str]:
+        """Objects with another version in the API server than here ("" = gone there)."""
+        # The store's state first: what it learns during the LIST must not look missing.
+        here = self._store.metas(kind)
+        items, _ = await self._client.list_pages(resource, namespace, selector, PARTIAL_LIST)
+        there = {
+            (i["metadata"].get("namespace", ""), i["metadata"]["name"]): str(i["metadata"]["resourceVersion"])
+            for i in items
+        }
+        now = self._store.metas(kind)
+        differing = {
+            key: version
+            for key, version in there.items()
+            if key not in now or int(now[key].resource_version) < int(version)
+        }
+        gone = (key for key in here if key not in there and key in now and namespace in ("", key[0]))
+        return {**differing, **dict.fromkeys(gone, "")}
+
+    async def _correct(self, resource: Resource, kind: type[AnyObject], key: ObjectId) -> None:
+        log.warning("the watch missed %s %s/%s; corrected", resource.plural, *key)
+        try:
+            self.take(resource, kind, msgspec.json.decode(await self._client.get(resource, *key)))
+        except NotFoundError:
+            self._store.remove(kind, *key)
+
+    def _done(self, missed: int) -> None:
+        self.missed = missed
+        self.synced_at = time.monotonic()
+        self._metrics.resync_time.set_to_current_time()

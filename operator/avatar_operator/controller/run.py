@@ -1,0 +1,148 @@
+"""The operator's process: puts the parts together, runs them, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import aiohttp
+import kopf
+
+from avatar_operator import __version__
+from avatar_operator.kube import credentials
+from avatar_operator.kube.client import KubeClient
+from avatar_operator.kube.errors import ApiError
+from avatar_operator.kube.events import Recorder
+
+from . import http, watch
+from .executor import Executor
+from .metrics import Metrics, StoreCollector
+from .probe import RuntimeProbe
+from .queue import WorkQueue
+from .reconciler import Reconciler
+from .resync import Resync
+from .store import Key, PoolKey, Store
+
+log = logging.getLogger(__name__)
+
+WORKERS = 32
+# In-flight writes may end by themselves within this on shutdown.
+STOP_SECONDS = 5.0
+
+
+class OperatorError(Exception):
+    """The operator cannot go on; a restart may help. The message is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says. ``namespaces`` empty = all."""
+
+    kubeconfig: str | None = None
+    namespaces: Sequence[str] = ()
+    listen: str = "0.0.0.0:8080"
+
+
+async def run(options: Options) -> None:
+    """Run until SIGTERM or SIGINT; raises when a part fails that a restart may cure."""
+    found = credentials.find(options.kubeconfig)
+    metrics = Metrics()
+    async with (
+        credentials.open_session(found, f"avatar-operator/{__version__}") as session,
+        aiohttp.ClientSession() as runtimes,
+    ):
+        client = KubeClient(session, found.server, observe=metrics.observe_api)
+        queue: WorkQueue[Key] = WorkQueue()
+
+        def changed(key: Key) -> None:
+            # The store tells the reconciler, which reads the store: one of them must come first.
+            reconciler.changed(key)
+
+        store = Store(changed, lambda: datetime.now(UTC))
+        metrics.registry.register(StoreCollector(store))
+        recorder = Recorder(client, metrics.events_dropped.inc, socket.gethostname())
+
+        def requeue_port(pool: PoolKey, namespace: str, port: int, seconds: float) -> None:
+            asyncio.get_running_loop().call_later(seconds, store.release_quarantine, namespace, port)
+            queue.add_after(pool, seconds + 0.1)
+
+        executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port)
+        reconciler = Reconciler(queue, store, executor, client, metrics)
+        resync = Resync(client, store, metrics, options.namespaces)
+        await _run_parts(options, found.server, session, store, metrics, reconciler, recorder, resync)
+
+
+async def _run_parts(
+    options: Options,
+    server: str,
+    session: aiohttp.ClientSession,
+    store: Store,
+    metrics: Metrics,
+    reconciler: Reconciler,
+    recorder: Recorder,
+    resync: Resync,
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tasks: list[asyncio.Task[None]] = []
+
+    def failed() -> str:
+        return next((f"{t.get_name()} has ended" for t in tasks if t.done() and not stop.is_set()), "")
+
+    try:
+        runner = await http.serve(options.listen, metrics.registry, http.Health(resync, reconciler, failed))
+    except OSError as error:
+        raise OperatorError(f"cannot listen on {options.listen} (--listen): {error}") from error
+    try:
+        if not await _load(resync, stop):
+            return
+        login = kopf.AiohttpSession(server=server, aiohttp_session=session)
+        parts = {
+            "watch": watch.run(store, resync, metrics, login, options.namespaces, stop),
+            "resync": resync.run(),
+            "events": recorder.run(),
+            **{f"worker-{n}": reconciler.work() for n in range(WORKERS)},
+        }
+        # kopf cancels, when it ends, every task that was started after it: it comes last.
+        watching = parts.pop("watch")
+        tasks += [asyncio.create_task(part, name=name) for name, part in parts.items()]
+        tasks.append(asyncio.create_task(watching, name="watch"))
+        log.info("running", extra={"version": __version__, "server": server, "pid": os.getpid()})
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            # kopf takes the signals over while it runs and then ends without an error.
+            if task.done() and not stop.is_set() and (task.get_name() != "watch" or task.exception()):
+                raise OperatorError(f"{task.get_name()} has ended: {task.exception()}") from task.exception()
+    finally:
+        stop.set()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        await runner.cleanup()
+        log.info("stopped")
+
+
+async def _load(resync: Resync, stop: asyncio.Event) -> bool:
+    """List everything, however long the API server takes to answer; False when told to stop."""
+    delay = 0.5
+    while not stop.is_set():
+        try:
+            await resync.load()
+        except ApiError as error:
+            log.warning("cannot list yet: %s; again in %.1f s", error, delay)
+            try:
+                await asyncio.wait_for(stop.wait(), delay)
+            except TimeoutError:
+                delay = min(15.0, delay * 2)
+        else:
+            return True
+    return False

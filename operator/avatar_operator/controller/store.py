@@ -1,0 +1,376 @@
+"""Everything the operator knows of the cluster, indexed by group, pool and port.
+
+Fed by the watch, by our own writes (their answers) and by resyncs; an older
+resourceVersion never replaces a newer one, so that the order of arrival does
+not matter. Holds no truth of its own: all of it can be listed again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from avatar_operator.domain.names import LABEL_GROUP, LABEL_POOL, LABEL_PORT, group_id
+from avatar_operator.domain.plan import needs_claim
+from avatar_operator.domain.ports import Admission, admit
+from avatar_operator.domain.resources import AnyObject, Avatar, Instance, Meta, Pod, Pool, Service
+from avatar_operator.domain.view import GroupKey, GroupView, RuntimeView
+
+
+class PoolKey(NamedTuple):
+    """Namespace and name of an AvatarPool."""
+
+    namespace: str
+    name: str
+
+
+Key = GroupKey | PoolKey
+ObjectId = tuple[str, str]
+Turn = tuple[datetime, str, GroupKey]
+
+
+@dataclass(slots=True)
+class Group:
+    """The objects of one group, by name."""
+
+    pool: PoolKey
+    members: dict[str, Instance] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    claims: dict[str, Service] = field(default_factory=dict)
+    turn: Turn | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left of the group."""
+        return not (self.members or self.pods or self.claims)
+
+
+class Store:
+    """``changed`` is called with each key whose plan may differ after a change."""
+
+    def __init__(self, changed: Callable[[Key], None], clock: Callable[[], datetime]) -> None:
+        self._changed = changed
+        self._clock = clock
+        self._objects: dict[type[AnyObject], dict[ObjectId, AnyObject]] = {
+            kind: {} for kind in (Pool, Avatar, Instance, Pod, Service)
+        }
+        self._groups: dict[GroupKey, Group] = {}
+        self._pool_groups: dict[PoolKey, set[GroupKey]] = defaultdict(set)
+        self._avatars: dict[ObjectId, dict[str, Avatar]] = defaultdict(dict)
+        self._avatar_groups: dict[ObjectId, set[GroupKey]] = defaultdict(set)
+        self._waiting: dict[PoolKey, list[Turn]] = defaultdict(list)
+        self._held: dict[PoolKey, set[int]] = defaultdict(set)
+        self._taken: dict[str, dict[int, str]] = defaultdict(dict)
+        self._reserved: dict[GroupKey, int] = {}
+
+    # ---- feeding -------------------------------------------------------------------
+
+    def apply(self, item: AnyObject) -> bool:
+        """Take in a state of an object; False when a newer one is known already."""
+        objects, key = self._objects[type(item)], _id(item.metadata)
+        known = objects.get(key)
+        if known is not None:
+            if known.metadata.uid == item.metadata.uid and _version(item.metadata) <= _version(known.metadata):
+                return False
+            if known.metadata.uid != item.metadata.uid or _moved(known, item):
+                self._unlink(known)
+        objects[key] = item
+        self._link(item)
+        return True
+
+    def remove(self, kind: type[AnyObject], namespace: str, name: str, uid: str = "") -> bool:
+        """Forget an object; with ``uid`` only that one, not a namesake made since."""
+        known = self._objects[kind].get((namespace, name))
+        if known is None or (uid and known.metadata.uid != uid):
+            return False
+        del self._objects[kind][namespace, name]
+        self._unlink(known)
+        return True
+
+    def metas(self, kind: type[AnyObject]) -> dict[ObjectId, Meta]:
+        """Metadata of everything known of a kind, for comparison with a LIST."""
+        return {key: item.metadata for key, item in self._objects[kind].items()}
+
+    # ---- ports -----------------------------------------------------------------------
+
+    def reserve(self, group: GroupKey, pool: PoolKey, port: int) -> None:
+        """Hold ``port`` while its claim is on the way to the API server."""
+        self._reserved[group] = port
+        self._held[pool].add(port)
+        self._taken[group.namespace].setdefault(port, f"reserved by {group.id}")
+        self._place(group)
+
+    def unreserve(self, group: GroupKey, pool: PoolKey) -> None:
+        """The claim has arrived (and is a Service now) or was refused."""
+        port = self._reserved.pop(group, None)
+        if port is not None and not self._claimed(group.namespace, port):
+            self._held[pool].discard(port)
+            self._taken[group.namespace].pop(port, None)
+            self._wake_next(pool)
+        self._place(group)
+
+    def quarantine(self, namespace: str, port: int, why: str) -> None:
+        """Keep a port out of use: something that is not ours sits on it."""
+        self._taken[namespace][port] = why
+
+    def release_quarantine(self, namespace: str, port: int) -> None:
+        """Try the port again."""
+        if not self._claimed(namespace, port):
+            self._taken[namespace].pop(port, None)
+
+    # ---- reading ---------------------------------------------------------------------
+
+    def view(
+        self, key: GroupKey, now: datetime, runtime: RuntimeView, rejection: tuple[str, str] | None = None
+    ) -> GroupView:
+        """The group as a plan sees it."""
+        group = self._groups.get(key)
+        if group is None:
+            return GroupView(key, now)
+        bare = self._bare_view(key, group, now)
+        return GroupView(
+            key,
+            now,
+            bare.members,
+            bare.pool,
+            bare.avatar,
+            bare.claims,
+            bare.pods,
+            self._admission(key, group),
+            runtime,
+            rejection,
+        )
+
+    def refresh(self, key: GroupKey) -> None:
+        """Put the group into its pool's queue or take it out, as of now (a backoff may have ended)."""
+        self._place(key)
+
+    def pool(self, key: PoolKey) -> Pool | None:
+        """The AvatarPool, if it exists."""
+        found = self._objects[Pool].get(key)
+        return found if isinstance(found, Pool) else None
+
+    def pools(self, namespace: str = "") -> list[Pool]:
+        """All pools, or those of a namespace."""
+        return [
+            p for p in self._objects[Pool].values() if isinstance(p, Pool) and namespace in ("", p.metadata.namespace)
+        ]
+
+    def pool_of(self, key: GroupKey) -> PoolKey | None:
+        """The pool that a group belongs to."""
+        group = self._groups.get(key)
+        return group.pool if group else None
+
+    def groups_of(self, pool: PoolKey) -> set[GroupKey]:
+        """The groups of a pool."""
+        return self._pool_groups.get(pool, set())
+
+    def groups(self) -> list[GroupKey]:
+        """All groups."""
+        return list(self._groups)
+
+    def members_of(self, pool: PoolKey) -> Iterator[Instance]:
+        """The instances of a pool."""
+        for key in self._pool_groups.get(pool, ()):
+            yield from self._groups[key].members.values()
+
+    def waiting(self, pool: PoolKey) -> list[GroupKey]:
+        """The groups that wait for a port, the next one first."""
+        return [turn[2] for turn in self._waiting.get(pool, ())]
+
+    def held(self, pool: PoolKey) -> set[int]:
+        """The ports that the pool's claims hold, those on the way included."""
+        return self._held.get(pool, set())
+
+    def instance(self, namespace: str, name: str) -> Instance | None:
+        """The AvatarInstance, if it is known."""
+        found = self._objects[Instance].get((namespace, name))
+        return found if isinstance(found, Instance) else None
+
+    def count(self, kind: type[AnyObject]) -> int:
+        """How many objects of a kind are known."""
+        return len(self._objects[kind])
+
+    # ---- inside ------------------------------------------------------------------------
+
+    def _admission(self, key: GroupKey, group: Group) -> Admission:
+        pool = self.pool(group.pool)
+        if pool is None or group.turn is None:
+            return Admission()
+        rank = bisect_left(self._waiting[group.pool], group.turn)
+        held = len(self._held.get(group.pool, ()))
+        return admit(pool.spec.ports, pool.spec.capacity, held, rank, self._taken.get(key.namespace, {}))
+
+    def _bare_view(self, key: GroupKey, group: Group, now: datetime) -> GroupView:
+        members = sorted(group.members.values(), key=lambda m: m.age_key)
+        avatar = None
+        if members:
+            named = self._avatars.get((key.namespace, members[0].spec.avatar_name))
+            if named:
+                # Two Avatars of one name: the older one, so that a copy changes nothing.
+                avatar = min(named.values(), key=lambda a: (str(a.metadata.creation_timestamp), a.metadata.name))
+        return GroupView(
+            key,
+            now,
+            tuple(m for m in members if m.metadata.deletion_timestamp is None),
+            self.pool(group.pool),
+            avatar,
+            tuple(group.claims.values()),
+            tuple(group.pods.values()),
+        )
+
+    def _place(self, key: GroupKey) -> None:
+        """Keep the queue in step with whether the group waits for a port."""
+        group = self._groups.get(key)
+        if group is None:
+            return
+        turn: Turn | None = None
+        if key not in self._reserved:
+            view = self._bare_view(key, group, self._clock())
+            if needs_claim(view):
+                turn = (*view.members[0].age_key, key)
+        if turn != group.turn:
+            self._dequeue(group)
+            if turn is not None:
+                insort(self._waiting[group.pool], turn)
+                group.turn = turn
+            else:
+                self._wake_next(group.pool)
+            self._changed(group.pool)
+
+    def _wake_next(self, pool: PoolKey) -> None:
+        """Plan for those at the head of the queue that a free port is there for."""
+        found = self.pool(pool)
+        free = found.spec.capacity - len(self._held[pool]) if found else 0
+        for turn in self._waiting[pool][: max(0, free)]:
+            self._changed(turn[2])
+
+    def _dequeue(self, group: Group) -> None:
+        if group.turn is not None:
+            line = self._waiting[group.pool]
+            at = bisect_left(line, group.turn)
+            if at < len(line) and line[at] == group.turn:
+                del line[at]
+            group.turn = None
+
+    def _claimed(self, namespace: str, port: int) -> bool:
+        return (namespace, f"avatar-{port}") in self._objects[Service]
+
+    def _link(self, item: AnyObject) -> None:
+        match item:
+            case Pool():
+                pool = PoolKey(item.metadata.namespace, item.metadata.name)
+                self._touch_pool(pool)
+            case Avatar():
+                name = (item.metadata.namespace, item.spec.avatar_name)
+                self._avatars[name][item.metadata.name] = item
+                self._touch_all(self._avatar_groups.get(name, set()))
+            case Instance():
+                key, pool = _group_of(item)
+                self._group(key, pool).members[item.metadata.name] = item
+                self._avatar_groups[key.namespace, item.spec.avatar_name].add(key)
+                self._touch(key)
+            case Pod():
+                if (found := _labelled(item.metadata)) is not None:
+                    self._group(*found[:2]).pods[item.metadata.name] = item
+                    self._touch(found[0])
+            case Service():
+                if (found := _labelled(item.metadata)) is not None:
+                    key, pool, port = found
+                    self._group(key, pool).claims[item.metadata.name] = item
+                    self._held[pool].add(port)
+                    self._taken[key.namespace][port] = item.metadata.name
+                    self._touch(key)
+
+    def _unlink(self, item: AnyObject) -> None:
+        match item:
+            case Pool():
+                self._touch_pool(PoolKey(item.metadata.namespace, item.metadata.name))
+            case Avatar():
+                name = (item.metadata.namespace, item.spec.avatar_name)
+                self._avatars[name].pop(item.metadata.name, None)
+                self._touch_all(self._avatar_groups.get(name, set()))
+            case Instance():
+                key, _ = _group_of(item)
+                if group := self._groups.get(key):
+                    group.members.pop(item.metadata.name, None)
+                    if not group.members:
+                        self._avatar_groups[key.namespace, item.spec.avatar_name].discard(key)
+                self._touch(key)
+            case Pod():
+                if (found := _labelled(item.metadata)) is not None:
+                    if group := self._groups.get(found[0]):
+                        group.pods.pop(item.metadata.name, None)
+                    self._touch(found[0])
+            case Service():
+                if (found := _labelled(item.metadata)) is not None:
+                    key, pool, port = found
+                    if group := self._groups.get(key):
+                        group.claims.pop(item.metadata.name, None)
+                    self._held[pool].discard(port)
+                    self._taken[key.namespace].pop(port, None)
+                    self._touch(key)
+                    self._wake_next(pool)
+                    self._changed(pool)
+
+    def _group(self, key: GroupKey, pool: PoolKey) -> Group:
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(pool)
+            self._pool_groups[pool].add(key)
+        return group
+
+    def _touch(self, key: GroupKey) -> None:
+        group = self._groups.get(key)
+        if group is None:
+            return
+        self._place(key)
+        if group.empty:
+            self._dequeue(group)
+            del self._groups[key]
+            self._pool_groups[group.pool].discard(key)
+            self._reserved.pop(key, None)
+        self._changed(key)
+
+    def _touch_pool(self, pool: PoolKey) -> None:
+        self._touch_all(self._pool_groups.get(pool, set()))
+        self._changed(pool)
+
+    def _touch_all(self, keys: set[GroupKey]) -> None:
+        for key in list(keys):
+            self._touch(key)
+
+
+def _moved(known: AnyObject, item: AnyObject) -> bool:
+    """Whether an update puts the object into another place of the indexes."""
+    if isinstance(known, Avatar) and isinstance(item, Avatar):
+        return known.spec.avatar_name != item.spec.avatar_name
+    if isinstance(item, (Pod, Service)):
+        return known.metadata.labels != item.metadata.labels
+    return False
+
+
+def _id(meta: Meta) -> ObjectId:
+    return meta.namespace, meta.name
+
+
+def _version(meta: Meta) -> int:
+    # Comparable as numbers by contract since Kubernetes 1.35 (KEP-5504), and always in practice.
+    return int(meta.resource_version or 0)
+
+
+def _group_of(item: Instance) -> tuple[GroupKey, PoolKey]:
+    spec, meta = item.spec, item.metadata
+    gid = group_id(spec.pool_ref, spec.avatar_name, meta.uid if spec.exclusive else "")
+    return GroupKey(meta.namespace, gid), PoolKey(meta.namespace, spec.pool_ref)
+
+
+def _labelled(meta: Meta) -> tuple[GroupKey, PoolKey, int] | None:
+    group, port = meta.labels.get(LABEL_GROUP), meta.labels.get(LABEL_PORT, "")
+    if not group or not port.isdigit():
+        return None
+    return GroupKey(meta.namespace, group), PoolKey(meta.namespace, meta.labels.get(LABEL_POOL, "")), int(port)

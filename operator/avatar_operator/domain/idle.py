@@ -1,0 +1,145 @@
+"""When an instance is idle: the clock that collection goes by.
+
+Rules (design §4, Idle GC): in use = somebody counted a connection, or the
+runtime has a session, or nobody knows. The clock starts at the first Ready or
+at the last session's end, stands in status (a restart neither resets nor
+shortens it) and stops while activity is unknown. The runtime is asked only
+when a decision depends on the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from .resources import InstanceStatus
+from .view import Activity
+
+# An observation older than this decides nothing (seconds).
+FRESH_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The idle clock after a look at it.
+
+    ``deadline`` and ``last_activity`` go to status. ``probe``: ask the runtime
+    first. ``collect``: the deadline has passed and a fresh look found nobody.
+    ``known`` False: the runtime did not answer, the clock stands still.
+    """
+
+    deadline: datetime | None = None
+    last_activity: datetime | None = None
+    observed: int | None = None
+    known: bool = True
+    probe: bool = False
+    collect: bool = False
+    next_look: datetime | None = None
+
+
+def look(
+    status: InstanceStatus,
+    counted: int,
+    activity: Activity | None,
+    now: datetime,
+    *,
+    timeout: int,
+    beat: int,
+    ask_runtime: bool,
+) -> Clock:
+    """Say where the idle clock stands at ``now``.
+
+    ``counted``: connections counted in status over the whole group.
+    ``timeout``: seconds of idleness before collection, 0 = never.
+    ``beat``: seconds between looks at a runtime that only it knows to be in use.
+    ``ask_runtime`` False: status alone decides (no usable count in the runtime).
+    """
+    since = status.last_activity_time
+    if timeout <= 0:
+        return Clock(last_activity=since, observed=status.observed_sessions)
+    if counted > 0:
+        began = status.idle_deadline is not None or since is None
+        return Clock(last_activity=now if began else since, observed=_observed(status, activity))
+    if not ask_runtime:
+        return _by_status(status, now, timeout)
+    if status.idle_deadline is None:
+        return _not_running(status, activity, now, timeout, beat)
+    return _running(status, status.idle_deadline, activity, now, timeout, beat)
+
+
+def _by_status(status: InstanceStatus, now: datetime, timeout: int) -> Clock:
+    since = status.last_activity_time
+    if status.idle_deadline is None:
+        deadline = now + timedelta(seconds=timeout)
+        return Clock(deadline, now if since else None, next_look=deadline)
+    return Clock(status.idle_deadline, since, collect=now >= status.idle_deadline, next_look=status.idle_deadline)
+
+
+def _not_running(status: InstanceStatus, activity: Activity | None, now: datetime, timeout: int, beat: int) -> Clock:
+    """The clock stands: first Ready, the last counted one left, or the runtime alone knew of use."""
+    was_unknown = unknown_since(status)
+    if not status.observed_sessions and was_unknown is None:
+        # First Ready, or the count went to zero: start now, ask at the deadline.
+        deadline = now + timedelta(seconds=timeout)
+        return Clock(deadline, now if status.last_activity_time else None, 0, next_look=deadline)
+    since = status.last_activity_time
+    if activity is None or now >= activity.at + timedelta(seconds=beat):
+        return Clock(None, since, status.observed_sessions, was_unknown is None, probe=True)
+    next_look = activity.at + timedelta(seconds=beat)
+    if activity.sessions is None:
+        return Clock(None, since, status.observed_sessions, known=False, next_look=next_look)
+    if activity.sessions > 0:
+        return Clock(None, since, activity.sessions, next_look=next_look)
+    ended = _ended(activity)
+    if ended is None:
+        # Time already spent idle before activity became unknown counts; the unknown time does not.
+        spent = was_unknown - since if was_unknown and since else timedelta()
+        ended = activity.at - min(max(spent, timedelta()), timedelta(seconds=timeout))
+    deadline = max(ended + timedelta(seconds=timeout), now)
+    return Clock(deadline, ended, 0, next_look=deadline)
+
+
+def _running(
+    status: InstanceStatus,
+    deadline: datetime,
+    activity: Activity | None,
+    now: datetime,
+    timeout: int,
+    beat: int,
+) -> Clock:
+    since = status.last_activity_time
+    if activity is not None and activity.sessions and now - activity.at < timedelta(seconds=FRESH_SECONDS):
+        return Clock(None, now, activity.sessions, next_look=activity.at + timedelta(seconds=beat))
+    if now < deadline:
+        return Clock(deadline, since, 0, next_look=deadline)
+    if activity is None or activity.at < deadline or now - activity.at > timedelta(seconds=FRESH_SECONDS):
+        return Clock(deadline, since, 0, probe=True)
+    if activity.sessions is None:
+        return Clock(None, since, known=False, next_look=activity.at + timedelta(seconds=beat))
+    ended = _ended(activity)
+    if ended is not None and ended + timedelta(seconds=timeout) > now + timedelta(seconds=1):
+        # Somebody came and went whom only the runtime saw.
+        deadline = ended + timedelta(seconds=timeout)
+        return Clock(deadline, ended, 0, next_look=deadline)
+    return Clock(deadline, since, 0, collect=True)
+
+
+def unknown_since(status: InstanceStatus) -> datetime | None:
+    """Since when activity has been unknown, or None while it is known."""
+    for condition in status.conditions:
+        if condition.type == "ActivityKnown" and condition.status == "False":
+            return condition.last_transition_time
+    return None
+
+
+def _ended(activity: Activity) -> datetime | None:
+    """When the last session ended, by the runtime's own clock; None if it does not say."""
+    if activity.idle_seconds is None:
+        return None
+    return activity.at - timedelta(seconds=activity.idle_seconds)
+
+
+def _observed(status: InstanceStatus, activity: Activity | None) -> int | None:
+    if activity is not None and activity.sessions is not None:
+        return activity.sessions
+    return status.observed_sessions

@@ -1,0 +1,245 @@
+"""The Kubernetes objects of one instance, as plain dictionaries: Service and Pod."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from . import names
+from .actions import Json
+from .engines import runtime_flag
+from .resources import Instance, Pool, Probes, Runtime
+from .settings import Settings
+
+# The kubelet waits this much longer than the runtime drains before it kills.
+KILL_MARGIN_SECONDS = 5
+
+# restricted Pod Security, but for hostNetwork where the pool asks for it.
+_POD_SECURITY: Json = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "fsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_CONTAINER_SECURITY: Json = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def labels(pool: str, group: str, port: int) -> dict[str, str]:
+    """Labels of the Service and the Pod that serve ``group`` on ``port``."""
+    return {
+        names.LABEL_MANAGED_BY: names.MANAGER,
+        names.LABEL_COMPONENT: names.COMPONENT,
+        names.LABEL_POOL: pool,
+        names.LABEL_GROUP: group,
+        names.LABEL_PORT: str(port),
+    }
+
+
+def owner(instance: Instance, *, controller: bool) -> Json:
+    """An ownerReference to ``instance``; it never blocks the instance's deletion."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "AvatarInstance",
+        "name": instance.metadata.name,
+        "uid": instance.metadata.uid,
+        "controller": controller,
+        "blockOwnerDeletion": False,
+    }
+
+
+def service(instance: Instance, group: str, port: int) -> Json:
+    """The Service that claims ``port``. No ownerReference: it outlives the pod (design §4)."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": names.claim_name(port),
+            "namespace": instance.metadata.namespace,
+            "labels": labels(instance.spec.pool_ref, group, port),
+            "annotations": {names.ANNOTATION_AVATAR: instance.spec.avatar_name},
+        },
+        "spec": {
+            "selector": {names.LABEL_GROUP: group, names.LABEL_PORT: str(port)},
+            "ports": [{"name": "signalling", "port": port, "targetPort": port, "protocol": "TCP"}],
+        },
+    }
+
+
+def pod(pool: Pool, members: list[Instance], settings: Settings, group: str, port: int) -> Json:
+    """The runtime Pod for ``members`` (the server first) on ``port``."""
+    server, runtime = members[0], pool.spec.runtime
+    spec = _pod_spec(pool, settings, port)
+    template = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": names.claim_name(port),
+            "namespace": server.metadata.namespace,
+            # The pool's labels come first: they cannot replace what selects the pod.
+            "labels": {**runtime.pod_labels, **labels(server.spec.pool_ref, group, port)},
+            "annotations": {
+                **runtime.pod_annotations,
+                names.ANNOTATION_AVATAR: settings.avatar_name,
+                names.ANNOTATION_TEMPLATE: template,
+            },
+            "ownerReferences": [owner(m, controller=m is server) for m in members],
+        },
+        "spec": spec,
+    }
+
+
+def template_hash(body: Json) -> str:
+    """What a pod was made from; differs when the pool or the avatar changed since."""
+    return str(body["metadata"]["annotations"][names.ANNOTATION_TEMPLATE])
+
+
+def _pod_spec(pool: Pool, settings: Settings, port: int) -> Json:
+    runtime, network = pool.spec.runtime, pool.spec.network
+    volumes, mounts = _avatar_volume(settings, runtime)
+    host = network.mode == "HostNetwork"
+    spec: Json = {
+        "containers": [_container(pool, settings, port, [*runtime.volume_mounts, *mounts])],
+        "volumes": [*runtime.volumes, *volumes],
+        "securityContext": _pod_security(pool, port),
+        "terminationGracePeriodSeconds": pool.spec.termination.drain_seconds + KILL_MARGIN_SECONDS,
+        "automountServiceAccountToken": bool(runtime.service_account_name),
+        "enableServiceLinks": False,
+        "hostNetwork": host,
+        "dnsPolicy": "ClusterFirstWithHostNet" if host else "ClusterFirst",
+        "nodeSelector": runtime.node_selector,
+        "tolerations": runtime.tolerations,
+        "affinity": runtime.affinity,
+        "imagePullSecrets": runtime.image_pull_secrets,
+        "priorityClassName": runtime.priority_class_name,
+        "schedulerName": runtime.scheduler_name,
+        "serviceAccountName": runtime.service_account_name,
+        "runtimeClassName": pool.spec.gpu.runtime_class_name if pool.spec.gpu.mode != "None" else "",
+    }
+    return {key: value for key, value in spec.items() if value not in ("", [], {}, None)}
+
+
+def _container(pool: Pool, settings: Settings, port: int, mounts: list[Json]) -> Json:
+    runtime, network = pool.spec.runtime, pool.spec.network
+    signalling: Json = {"name": "signalling", "containerPort": port, "protocol": "TCP"}
+    ports = [signalling]
+    if network.mode in ("HostNetwork", "HostPort"):
+        # Declared so that kube-scheduler, too, keeps the port unique on a node.
+        signalling["hostPort"] = port
+    if network.mode == "HostPort":
+        ports += [{"containerPort": udp, "hostPort": udp, "protocol": "UDP"} for udp in udp_window(pool, port)]
+    args = [*(_arguments(pool, settings, port) if runtime.args_style == "LiveTalking" else [])]
+    container: Json = {
+        "name": names.RUNTIME_CONTAINER,
+        "image": runtime.image,
+        "imagePullPolicy": runtime.image_pull_policy,
+        "command": runtime.command,
+        "args": [*args, *runtime.extra_args],
+        "env": [
+            {"name": "AVATAR_NAME", "value": settings.avatar_name},
+            {"name": "AVATAR_PORT", "value": str(port)},
+            *runtime.env,
+        ],
+        "ports": ports,
+        "resources": _resources(pool),
+        "volumeMounts": mounts,
+        "securityContext": runtime.security_context or _CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "readinessProbe": _probe(runtime.probes, port, runtime.probes.period_seconds, runtime.probes.failure_threshold),
+        "livenessProbe": {
+            **_probe(
+                runtime.probes,
+                port,
+                runtime.probes.liveness_period_seconds,
+                runtime.probes.liveness_failure_threshold,
+            ),
+            # A model that loads for long must not be killed for it.
+            "initialDelaySeconds": settings.startup_timeout,
+        },
+    }
+    return {key: value for key, value in container.items() if value not in ([], {}, None)}
+
+
+def _arguments(pool: Pool, settings: Settings, port: int) -> list[str]:
+    """LiveTalking's flags. A list, never a shell string: names hold spaces (design §2.6)."""
+    flags = {
+        "--avatar_id": settings.avatar_name,
+        "--transport": settings.transport,
+        "--model": settings.model,
+        "--max_session": str(settings.max_sessions),
+        "--tts": runtime_flag(settings.tts_engine),
+        "--TTS_SERVER": settings.tts_url,
+        "--REF_FILE": settings.tts_voice,
+        "--listenport": str(port),
+    }
+    # "--flag=value" so that a value which begins with a dash stays a value.
+    return [f"{flag}={value}" for flag, value in flags.items() if value]
+
+
+def _resources(pool: Pool) -> Json:
+    resources = pool.spec.runtime.resources
+    if pool.spec.gpu.mode != "DevicePlugin":
+        return resources
+    limits = {**resources.get("limits", {}), pool.spec.gpu.resource_name: 1}
+    return {**resources, "limits": limits}
+
+
+def _probe(probes: Probes, port: int, period: int, failures: int) -> Json:
+    handler: Json = {"httpGet": {"path": probes.path, "port": port}} if probes.path else {"tcpSocket": {"port": port}}
+    return {
+        **handler,
+        "periodSeconds": period,
+        "timeoutSeconds": probes.timeout_seconds,
+        "failureThreshold": failures,
+    }
+
+
+def _pod_security(pool: Pool, port: int) -> Json:
+    given = pool.spec.runtime.pod_security_context
+    context: Json = dict(_POD_SECURITY if given is None else given)
+    if pool.spec.network.mode == "HostPort":
+        # The safe sysctl keeps the media sockets of aiortc, which have no port
+        # range of their own, inside the window that hostPorts open.
+        window = udp_window(pool, port)
+        value = f"{window.start} {window.stop - 1}"
+        sysctl = {"name": "net.ipv4.ip_local_port_range", "value": value}
+        context["sysctls"] = [*context.get("sysctls", []), sysctl]
+    return context
+
+
+def udp_window(pool: Pool, port: int) -> range:
+    """The UDP ports of the instance on ``port`` in HostPort mode (runtime research 3.5)."""
+    network = pool.spec.network
+    slot = port - pool.spec.ports.base
+    start = network.udp_port_base + slot * network.udp_ports_per_instance
+    return range(start, start + network.udp_ports_per_instance)
+
+
+def _avatar_volume(settings: Settings, runtime: Runtime) -> tuple[list[Json], list[Json]]:
+    """The volume with the avatar's files, mounted read-only: pickles in it are trusted."""
+    data = settings.data
+    source: dict[str, Any]
+    sub_path = ""
+    if data.pvc is not None:
+        source = {"persistentVolumeClaim": {"claimName": data.pvc.claim_name, "readOnly": True}}
+        sub_path = data.pvc.sub_path
+    elif data.image is not None:
+        source = {"image": {"reference": data.image.reference, "pullPolicy": data.image.pull_policy}}
+    elif data.host_path is not None:
+        source = {"hostPath": {"path": data.host_path.path, "type": "Directory"}}
+    else:
+        return [], []
+    mount: Json = {
+        "name": "avatar-data",
+        "mountPath": f"{runtime.avatar_data_path.rstrip('/')}/{settings.avatar_name}",
+        "readOnly": True,
+    }
+    if sub_path:
+        mount["subPath"] = sub_path
+    return [{"name": "avatar-data", **source}], [mount]

@@ -1,0 +1,366 @@
+"""The heart: from everything known about one group to what should be done about it.
+
+Level-triggered: the plan follows from the view alone, whatever happened
+before. It is called again after each of its actions has changed something,
+until it asks for nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from . import objects, serving
+from .actions import (
+    CreateClaim,
+    CreatePod,
+    DeletePod,
+    Event,
+    Plan,
+    ReleaseClaim,
+    SetOwners,
+)
+from .clock import floor
+from .failure import fail
+from .names import LABEL_PORT
+from .podstate import PodPhase, PodState, classify
+from .resources import Avatar, AvatarSpec, Instance, Meta, Pod, Service
+from .settings import check, resolve
+from .status import NO_POD, Desired, planned, say
+from .view import GroupView
+
+
+def wants_to_run(instance: Instance) -> bool:
+    """Whether ``instance`` should have a pod: always, but when asleep and not called."""
+    if instance.metadata.deletion_timestamp is not None:
+        return False
+    return instance.status.phase != "Stopped" or instance.counted_connections > 0
+
+
+def needs_claim(view: GroupView) -> bool:
+    """Whether the group waits for a port: what the pool's queue is made of."""
+    if view.claims or view.pods:
+        return False
+    return any(_may_start(view, m) for m in view.members)
+
+
+def _may_start(view: GroupView, instance: Instance) -> bool:
+    retry = instance.status.retry_time
+    return (
+        wants_to_run(instance)
+        and check(instance, view.pool, view.avatar) is None
+        and (retry is None or retry <= view.now)
+    )
+
+
+def plan(view: GroupView) -> Plan:
+    """What to do about ``view`` now, and when to look again."""
+    result = Plan()
+    live = [p for p in view.pods if p.metadata.deletion_timestamp is None]
+    wanting = [m for m in view.members if wants_to_run(m)]
+    if view.pool is None and live and wanting:
+        # Its pool was deleted under a running instance: nobody is thrown out for that.
+        return result
+    if not live:
+        valid = _refuse_invalid(view, wanting, result)
+        if valid:
+            _start(view, valid, result)
+        else:
+            _clean_up(view, result)
+        _settle_asleep(view, result)
+        return result
+    if not wanting:
+        for pod in live:
+            result.actions.append(DeletePod(pod, "NotWanted"))
+        _settle_asleep(view, result)
+        return result
+    pod = _one_pod(live, result)
+    valid = [m for m in wanting if view.pool is not None and _within_limits(m, view)]
+    _refuse(view, [m for m in wanting if m not in valid], result)
+    _run(view, valid or wanting, pod, result)
+    _settle_asleep(view, result)
+    return result
+
+
+# ---- members ---------------------------------------------------------------------
+
+
+def _within_limits(instance: Instance, view: GroupView) -> bool:
+    problem = check(instance, view.pool, view.avatar or _nameless(instance))
+    return problem is None or problem.reason != "LimitExceeded"
+
+
+def _refuse_invalid(view: GroupView, wanting: list[Instance], result: Plan) -> list[Instance]:
+    """Those of ``wanting`` that can run; the others get their problem as status."""
+    valid = [m for m in wanting if check(m, view.pool, view.avatar) is None]
+    _refuse(view, [m for m in wanting if m not in valid], result)
+    return valid
+
+
+def _refuse(view: GroupView, refused: Iterable[Instance], result: Plan) -> None:
+    for member in refused:
+        problem = check(member, view.pool, view.avatar)
+        if problem is None:
+            continue
+        desired = Desired(
+            "Failed",
+            problem.reason,
+            problem.message,
+            {**NO_POD, "queuePosition": None, "retryTime": None},
+            (("Ready", "False", problem.reason, problem.message),),
+        )
+        say(view.now, member, desired, result, Event("Warning", problem.reason, problem.message))
+
+
+def _settle_asleep(view: GroupView, result: Plan) -> None:
+    """Stopped members that nobody calls: their status holds nothing of a pod."""
+    for member in view.members:
+        if member.status.phase == "Stopped" and not wants_to_run(member):
+            desired = Desired(
+                "Stopped",
+                member.status.reason,
+                member.status.message,
+                {**NO_POD, "queuePosition": None},
+                (("Ready", "False", "Stopped", "asleep; raising status.connections wakes it"),),
+            )
+            say(view.now, member, desired, result)
+
+
+def _clean_up(view: GroupView, result: Plan) -> None:
+    """Nobody wants to run: release the port once the last pod is gone."""
+    if not view.pods:
+        result.actions.extend(ReleaseClaim(claim) for claim in view.claims)
+
+
+# ---- without a pod ---------------------------------------------------------------
+
+
+def _start(view: GroupView, members: list[Instance], result: Plan) -> None:
+    server = members[0]
+    if any(m.status.ready_time for m in members) and not view.pods:
+        _lost(view, members, result)
+        return
+    if view.rejection is not None:
+        fail(view, members, PodState(PodPhase.FAILED, *view.rejection), result)
+        return
+    retry = server.status.retry_time
+    if retry is not None and retry > view.now:
+        _clean_up(view, result)
+        result.wake_at(retry)
+        _follow(view, members, result)
+        return
+    if view.pods:
+        _wait_for_end(view, members, result)
+        return
+    claim = _one_claim(view, result)
+    if claim is not None:
+        _create_pod(view, members, claim, result)
+    elif view.admission.port is not None:
+        port = view.admission.port
+        result.actions.append(CreateClaim(port, objects.service(server, view.key.id, port)))
+    else:
+        _queue(view, members, result)
+
+
+def _lost(view: GroupView, members: list[Instance], result: Plan) -> None:
+    """The pod of a ready instance is gone and nobody here deleted it: build it anew."""
+    state = PodState(PodPhase.FAILED, "PodLost", "the pod disappeared")
+    fail(view, members, state, result)
+
+
+def _wait_for_end(view: GroupView, members: list[Instance], result: Plan) -> None:
+    """An earlier pod still terminates and holds the port; its end is an event."""
+    reason, message = "Terminating", "waiting for the previous pod to end"
+    for member in members:
+        if member.status.phase == "Failed":
+            continue
+        desired = Desired(
+            "Pending",
+            reason,
+            message,
+            {**NO_POD, "queuePosition": None},
+            (("Ready", "False", reason, message),),
+        )
+        say(view.now, member, desired, result)
+
+
+def _one_claim(view: GroupView, result: Plan) -> Service | None:
+    """The group's claim; more than one (a lost reply) is one too many."""
+    claims = sorted(view.claims, key=lambda c: c.metadata.name)
+    result.actions.extend(ReleaseClaim(extra) for extra in claims[1:])
+    return claims[0] if claims else None
+
+
+def _create_pod(view: GroupView, members: list[Instance], claim: Service, result: Plan) -> None:
+    server, pool, avatar = members[0], view.pool, view.avatar
+    if pool is None or avatar is None:
+        raise ValueError("a pod is planned only for instances that passed check()")
+    port = int(claim.metadata.labels[LABEL_PORT])
+    settings = resolve(server, pool, avatar)
+    result.actions.append(CreatePod(objects.pod(pool, members, settings, view.key.id, port)))
+    woken = server.status.phase == "Stopped"
+    event = Event(
+        "Normal",
+        "Woken" if woken else "Starting",
+        f"{'woken by a connection, ' if woken else ''}claimed port {port} and created pod {claim.metadata.name}",
+    )
+    fields = {
+        **NO_POD,
+        "port": port,
+        "podName": claim.metadata.name,
+        "startTime": floor(view.now),
+        "queuePosition": None,
+        "retryTime": None,
+    }
+    conditions = (
+        ("PortClaimed", "True", "Claimed", f"Service {claim.metadata.name}"),
+        ("Ready", "False", "Starting", "the runtime is starting"),
+    )
+    say(view.now, server, Desired("Starting", "Starting", "", fields, conditions), result, event)
+    _follow(view, members, result)
+
+
+def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
+    admission, pool = view.admission, view.pool
+    if pool is None:
+        return
+    queue, server = pool.spec.queue, members[0]
+    reason, message = admission.reason, admission.message
+    position: int | None = admission.position
+    phase = "Pending"
+    if admission.position > queue.max_length:
+        phase, reason, position = "Failed", "QueueFull", None
+        message = f"{queue.max_length} instances wait already (spec.queue.maxLength of the AvatarPool); try later"
+    elif queue.timeout_seconds and server.status.phase != "Failed":
+        since = _waiting_since(server) or view.now
+        deadline = since + timedelta(seconds=queue.timeout_seconds)
+        result.wake_at(deadline)
+        if view.now >= deadline:
+            text = f"no port became free in {queue.timeout_seconds} s (spec.queue.timeoutSeconds of the AvatarPool)"
+            fail(view, members, PodState(PodPhase.FAILED, "QueueTimeout", text), result)
+            return
+    fields = {**NO_POD, "queuePosition": position, "retryTime": None}
+    conditions = (
+        ("PortClaimed", "False", reason, message),
+        ("Ready", "False", reason, message),
+    )
+    desired = Desired(phase, reason, message, fields, conditions)
+    event = Event("Normal", reason, message) if server.status.reason != reason else None
+    say(view.now, server, desired, result, event)
+    _follow(view, members, result)
+
+
+# ---- with a pod ------------------------------------------------------------------
+
+
+def _one_pod(live: list[Pod], result: Plan) -> Pod:
+    """The pod that serves; another of the same group is deleted."""
+
+    def merit(pod: Pod) -> tuple[bool, str]:
+        ready = pod.condition("Ready")
+        return (ready is None or ready.status != "True", pod.metadata.name)
+
+    first, *others = sorted(live, key=merit)
+    result.actions.extend(DeletePod(extra, "Duplicate") for extra in others)
+    return first
+
+
+def _run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> None:
+    server, pool = members[0], view.pool
+    if pool is None:
+        return
+    avatar = view.avatar or _nameless(server)
+    settings = resolve(server, pool, avatar)
+    _claim_for_pod(view, server, pod, result)
+    _own(members, pod, result)
+    created = pod.metadata.creation_timestamp or view.now
+    was_ready = any(m.status.ready_time is not None and m.status.ready_time >= created for m in members)
+    state = classify(
+        pod,
+        view.now,
+        startup_timeout=settings.startup_timeout,
+        failures=pool.spec.health.failures,
+        was_ready=was_ready,
+    )
+    if state.phase is PodPhase.FAILED:
+        result.actions.append(DeletePod(pod, state.reason))
+        fail(view, members, state, result)
+    elif state.phase is PodPhase.READY:
+        serving.serve(view, members, pod, settings, result)
+    else:
+        serving.wait(view, members, pod, state, settings, result)
+    _follow(view, members, result, pod)
+
+
+def _claim_for_pod(view: GroupView, server: Instance, pod: Pod, result: Plan) -> None:
+    """A pod without its claim (somebody deleted the Service) gets it back."""
+    port = int(pod.metadata.labels.get(LABEL_PORT, "0"))
+    if port and not any(c.metadata.name == pod.metadata.name for c in view.claims):
+        result.actions.append(CreateClaim(port, objects.service(server, view.key.id, port)))
+    result.actions.extend(ReleaseClaim(c) for c in view.claims if c.metadata.name != pod.metadata.name)
+
+
+def _own(members: list[Instance], pod: Pod, result: Plan) -> None:
+    """Every sharer owns the pod, so that deleting one does not end it for the others."""
+    have = {ref.uid for ref in pod.metadata.owner_references}
+    if all(m.metadata.uid in have for m in members):
+        return
+    # The API server allows one controller; a dead one is dropped by leaving it out.
+    owners = [objects.owner(m, controller=m is members[0]) for m in members]
+    result.actions.append(SetOwners(pod, owners))
+
+
+def _follow(view: GroupView, members: list[Instance], result: Plan, pod: Pod | None = None) -> None:
+    """Followers show what their server shows, in the words of a follower."""
+    server = members[0]
+    status = planned(server, result)
+    ready = pod is not None and status.ready_time is not None and status.phase in ("Running", "Draining")
+    for member in members[1:]:
+        if ready:
+            reason, message = "Shared", f"served by AvatarInstance {server.metadata.name}"
+            desired = Desired(
+                "Shared",
+                reason,
+                message,
+                {
+                    "port": status.port,
+                    "webrtcUrl": status.webrtc_url,
+                    "node": status.node,
+                    "gpu": status.gpu,
+                    "podName": status.pod_name,
+                    "readyTime": status.ready_time,
+                    "sharedWith": server.metadata.name,
+                    "queuePosition": None,
+                    "retryTime": None,
+                    "idleDeadline": None,
+                    "drainDeadline": None,
+                },
+                (("Ready", "True", reason, message),),
+            )
+        else:
+            message = f"shares AvatarInstance {server.metadata.name}: {status.message or status.reason}"
+            fields = {**NO_POD, "sharedWith": server.metadata.name, "queuePosition": status.queue_position}
+            phase = "Pending" if status.phase in ("Starting", "Running", "Draining", "") else status.phase
+            desired = Desired(
+                phase,
+                status.reason,
+                message,
+                fields,
+                (("Ready", "False", status.reason or "Waiting", message),),
+            )
+        event = Event("Normal", "Shared", desired.message) if member.status.phase != desired.phase == "Shared" else None
+        say(view.now, member, desired, result, event)
+
+
+# ---- small parts -----------------------------------------------------------------
+
+
+def _waiting_since(server: Instance) -> datetime | None:
+    """Since when an instance has waited for a port: its creation, or its last end."""
+    last = server.status.last_termination
+    return last.time if last is not None and last.time is not None else server.metadata.creation_timestamp
+
+
+def _nameless(instance: Instance) -> Avatar:
+    """Stands in for an Avatar deleted under a running instance."""
+    return Avatar(metadata=Meta(name=""), spec=AvatarSpec(avatar_name=instance.spec.avatar_name))

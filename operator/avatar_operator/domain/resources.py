@@ -1,0 +1,514 @@
+"""The custom resources as frozen structs: the parts of each that decisions read.
+
+``crds/*.yaml`` is the source of the fields and their defaults; a test holds
+these structs against it (tests/unit/test_crd_drift.py). Unknown fields are
+dropped on decoding, missing ones take the CRD's default.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct, field
+
+
+class Model(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """Base of all structs here: immutable, camelCase on the wire."""
+
+
+class OwnerReference(Model, frozen=True):
+    """metadata.ownerReferences[]."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool = False
+
+
+class Meta(Model, frozen=True):
+    """The parts of metadata that decisions read."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class Condition(Model, frozen=True):
+    """status.conditions[]."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: datetime | None = None
+    observed_generation: int = 0
+
+
+# ---- AvatarPool ---------------------------------------------------------------
+
+
+class Ports(Model, frozen=True):
+    """The instance range: base … base+count−1."""
+
+    base: int = 8615
+    count: int = 5
+
+    def __contains__(self, port: int) -> bool:
+        return self.base <= port < self.base + self.count
+
+
+class Probes(Model, frozen=True):
+    """How the kubelet asks the runtime; seconds. An empty path means a TCP probe."""
+
+    path: str = "/health"
+    period_seconds: int = 1
+    timeout_seconds: int = 3
+    failure_threshold: int = 3
+    liveness_period_seconds: int = 10
+    liveness_failure_threshold: int = 6
+
+
+class Runtime(Model, frozen=True):
+    """What runs, and how: admins own this, never the author of an instance."""
+
+    image: str
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: list[dict[str, Any]] = []
+    command: list[str] = []
+    args_style: str = "LiveTalking"
+    extra_args: list[str] = []
+    env: list[dict[str, Any]] = []
+    resources: dict[str, Any] = {}
+    avatar_data_path: str = "/app/data/avatars"
+    volumes: list[dict[str, Any]] = []
+    volume_mounts: list[dict[str, Any]] = []
+    node_selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = []
+    affinity: dict[str, Any] = {}
+    priority_class_name: str = ""
+    scheduler_name: str = ""
+    service_account_name: str = ""
+    pod_security_context: dict[str, Any] | None = None
+    security_context: dict[str, Any] | None = None
+    pod_labels: dict[str, str] = {}
+    pod_annotations: dict[str, str] = {}
+    probes: Probes = Probes()
+
+
+class IceServer(Model, frozen=True):
+    """One STUN or TURN server, as RTCIceServer has it."""
+
+    urls: list[str]
+    username: str = ""
+    credential: str = ""
+
+
+class Network(Model, frozen=True):
+    """How clients reach an instance."""
+
+    mode: str = "HostNetwork"
+    external_host: str = ""
+    ice_servers: list[IceServer] = []
+    udp_port_base: int = 50000
+    udp_ports_per_instance: int = 20
+
+
+class GpuSelector(Model, frozen=True):
+    """Which GPUs: any of the lists that is given must match."""
+
+    indices: list[int] = []
+    uuids: list[str] = []
+    products: list[str] = []
+    node_selector: dict[str, str] = {}
+
+
+class Gpu(Model, frozen=True):
+    """GPU rules of a pool; MiB."""
+
+    mode: str = "None"
+    resource_name: str = "nvidia.com/gpu"
+    primary: GpuSelector | None = None
+    backup: GpuSelector | None = None
+    min_free_mib: int = field(default=11000, name="minFreeMiB")
+    per_instance_mib: int = field(default=4096, name="perInstanceMiB")
+    policy: str = "PrimaryFirst"
+    runtime_class_name: str = ""
+
+
+class PoolIdle(Model, frozen=True):
+    """Collection of instances nobody uses; seconds, 0 = never."""
+
+    timeout_seconds: int = 1800
+    action: str = "Delete"
+    connection_leak_seconds: int = 300
+    activity_source: str = "Runtime"
+
+
+class Health(Model, frozen=True):
+    """The operator's own look at running instances."""
+
+    period_seconds: int = 60
+    failures: int = 3
+
+
+class Termination(Model, frozen=True):
+    """How an instance ends; seconds."""
+
+    drain_seconds: int = 30
+    gpu_release_seconds: int = 3
+
+
+class Queue(Model, frozen=True):
+    """The waiting line of a full pool."""
+
+    max_length: int = 100
+    timeout_seconds: int = 0
+
+
+class Defaults(Model, frozen=True):
+    """What instances and avatars get that say nothing."""
+
+    model: str = "musetalk"
+    transport: str = "webrtc"
+    max_sessions: int = 100
+
+
+class Limits(Model, frozen=True):
+    """What overrides on an instance may not exceed."""
+
+    max_sessions: int = 100
+    idle_timeout_seconds: int | None = None
+    startup_timeout_seconds: int | None = None
+    allow_host_path: bool = False
+
+
+class PoolTts(Model, frozen=True):
+    """The TTS engine of a pool and where it answers."""
+
+    engine: str = "edgetts"
+    voice: str = ""
+    url: str = ""
+
+
+class PoolSpec(Model, frozen=True):
+    """AvatarPool.spec."""
+
+    runtime: Runtime
+    ports: Ports = Ports()
+    max_instances: int | None = None
+    network: Network = Network()
+    gpu: Gpu = Gpu()
+    idle: PoolIdle = PoolIdle()
+    startup_timeout_seconds: int = 30
+    health: Health = Health()
+    termination: Termination = Termination()
+    queue: Queue = Queue()
+    defaults: Defaults = Defaults()
+    limits: Limits = Limits()
+    tts: PoolTts = PoolTts()
+
+    @property
+    def capacity(self) -> int:
+        """Most instances that may hold a port at once."""
+        if self.max_instances is None:
+            return self.ports.count
+        return min(self.max_instances, self.ports.count)
+
+
+class PoolPortStatus(Model, frozen=True):
+    """AvatarPool.status.ports."""
+
+    used: int = 0
+    free: int = 0
+    in_use: list[int] = []
+
+
+class PoolInstanceStatus(Model, frozen=True):
+    """AvatarPool.status.instances: a count for each phase."""
+
+    running: int = 0
+    starting: int = 0
+    pending: int = 0
+    failed: int = 0
+    stopped: int = 0
+    shared: int = 0
+    draining: int = 0
+
+
+class PoolStatus(Model, frozen=True):
+    """AvatarPool.status."""
+
+    observed_generation: int = 0
+    ports: PoolPortStatus | None = None
+    instances: PoolInstanceStatus | None = None
+    queue_length: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+class Pool(Model, frozen=True):
+    """AvatarPool."""
+
+    metadata: Meta
+    spec: PoolSpec
+    status: PoolStatus = PoolStatus()
+
+
+# ---- Avatar -------------------------------------------------------------------
+
+
+class PvcSource(Model, frozen=True):
+    """Avatar data in a PersistentVolumeClaim."""
+
+    claim_name: str
+    sub_path: str = ""
+
+
+class ImageSource(Model, frozen=True):
+    """Avatar data in an OCI image (image volume)."""
+
+    reference: str
+    pull_policy: str = "IfNotPresent"
+
+
+class HostPathSource(Model, frozen=True):
+    """Avatar data in a directory of the node."""
+
+    path: str
+
+
+class AvatarData(Model, frozen=True):
+    """Where an avatar's files are: exactly one of these."""
+
+    built_in: bool = False
+    pvc: PvcSource | None = None
+    image: ImageSource | None = None
+    host_path: HostPathSource | None = None
+
+
+class TtsChoice(Model, frozen=True):
+    """An engine and a voice; empty = the next level's."""
+
+    engine: str = ""
+    voice: str = ""
+
+
+class AvatarSpec(Model, frozen=True):
+    """Avatar.spec: the old per-avatar config.json."""
+
+    avatar_name: str
+    data: AvatarData = AvatarData(built_in=True)
+    model: str = ""
+    transport: str = ""
+    max_sessions: int | None = None
+    tts: TtsChoice = TtsChoice()
+    vram_mib: int | None = field(default=None, name="vramMiB")
+    keep_warm: bool = False
+
+
+class AvatarStatus(Model, frozen=True):
+    """Avatar.status."""
+
+    observed_generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+class Avatar(Model, frozen=True):
+    """Avatar."""
+
+    metadata: Meta
+    spec: AvatarSpec
+    status: AvatarStatus = AvatarStatus()
+
+
+# ---- AvatarInstance -----------------------------------------------------------
+
+
+class InstanceIdle(Model, frozen=True):
+    """Overrides of the pool's idle rules."""
+
+    timeout_seconds: int | None = None
+    action: str = ""
+
+
+class InstanceSpec(Model, frozen=True):
+    """AvatarInstance.spec."""
+
+    avatar_name: str
+    avatar_id: str = ""
+    pool_ref: str = "default"
+    exclusive: bool = False
+    model: str = ""
+    transport: str = ""
+    max_sessions: int | None = None
+    tts: TtsChoice = TtsChoice()
+    idle: InstanceIdle = InstanceIdle()
+    startup_timeout_seconds: int | None = None
+
+
+class Session(Model, frozen=True):
+    """status.sessions[]: one user's session, kept by a backend or the REST API."""
+
+    id: str
+    user: str = ""
+    since: datetime | None = None
+    expires: datetime | None = None
+
+
+class GpuStatus(Model, frozen=True):
+    """status.gpu."""
+
+    node: str = ""
+    index: int = 0
+    uuid: str = ""
+    reserved_mib: int = field(default=0, name="reservedMiB")
+
+
+class LastTermination(Model, frozen=True):
+    """status.lastTermination: why the last pod of this instance ended."""
+
+    time: datetime | None = None
+    reason: str = ""
+    message: str = ""
+    exit_code: int | None = None
+    idle_seconds: int | None = None
+
+
+class InstanceStatus(Model, frozen=True):
+    """AvatarInstance.status. ``connections`` and ``sessions`` belong to backends."""
+
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = 0
+    port: int | None = None
+    webrtc_url: str | None = None
+    node: str | None = None
+    gpu: GpuStatus | None = None
+    pod_name: str | None = None
+    connections: int = 0
+    sessions: tuple[Session, ...] = ()
+    observed_sessions: int | None = None
+    last_activity_time: datetime | None = None
+    idle_deadline: datetime | None = None
+    drain_deadline: datetime | None = None
+    start_time: datetime | None = None
+    ready_time: datetime | None = None
+    retry_time: datetime | None = None
+    restarts: int = 0
+    last_termination: LastTermination | None = None
+    shared_with: str | None = None
+    queue_position: int | None = None
+
+
+class Instance(Model, frozen=True):
+    """AvatarInstance."""
+
+    metadata: Meta
+    spec: InstanceSpec
+    status: InstanceStatus = InstanceStatus()
+
+    @property
+    def age_key(self) -> tuple[datetime, str]:
+        """Sort key: oldest first, equal seconds by name."""
+        created = self.metadata.creation_timestamp
+        if created is None:
+            raise ValueError(f"AvatarInstance {self.metadata.name} has no creationTimestamp")
+        return created, self.metadata.name
+
+    @property
+    def counted_connections(self) -> int:
+        """Connections that somebody counted: the number, or the session records if more."""
+        return max(self.status.connections, len(self.status.sessions))
+
+
+# ---- Pod and Service, as far as they matter ------------------------------------
+
+
+class Terminated(Model, frozen=True):
+    """containerStatuses[].state.terminated."""
+
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+    finished_at: datetime | None = None
+
+
+class Waiting(Model, frozen=True):
+    """containerStatuses[].state.waiting."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Running(Model, frozen=True):
+    """containerStatuses[].state.running."""
+
+    started_at: datetime | None = None
+
+
+class ContainerState(Model, frozen=True):
+    """containerStatuses[].state: one of the three."""
+
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(Model, frozen=True):
+    """status.containerStatuses[]."""
+
+    name: str
+    ready: bool = False
+    restart_count: int = 0
+    state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
+
+
+class PodSpec(Model, frozen=True):
+    """The parts of a Pod's spec that decisions read."""
+
+    node_name: str = ""
+
+
+class PodStatus(Model, frozen=True):
+    """The parts of a Pod's status that decisions read."""
+
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    conditions: tuple[Condition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+    pod_ip: str = field(default="", name="podIP")
+    host_ip: str = field(default="", name="hostIP")
+    start_time: datetime | None = None
+
+
+class Pod(Model, frozen=True):
+    """A runtime Pod."""
+
+    metadata: Meta
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of that type, if the pod has it."""
+        return next((c for c in self.status.conditions if c.type == kind), None)
+
+
+class Service(Model, frozen=True):
+    """A Service that claims a port."""
+
+    metadata: Meta
+
+
+AnyObject = Pool | Avatar | Instance | Pod | Service

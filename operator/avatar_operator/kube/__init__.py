@@ -1,0 +1,1 @@
+"""The Kubernetes API: a thin client, its errors, credentials and events."""

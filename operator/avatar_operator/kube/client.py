@@ -1,0 +1,161 @@
+"""A thin client of the Kubernetes API on one shared aiohttp session.
+
+Why not a generated client: it would deserialise whole objects into classes
+that nobody reads (research: 0.25 ms against 1.7 ms of CPU per call). Bodies go
+out as JSON and come back as bytes; callers decode the few fields they need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from .errors import BusyError, from_status
+
+Json = dict[str, Any]
+
+MERGE_PATCH = "application/merge-patch+json"
+# A metadata-only list: all that a resync compares, at a tenth of the cost.
+PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
+
+REQUEST_TIMEOUT_SECONDS = 15.0
+LIST_TIMEOUT_SECONDS = 120.0
+LIST_PAGE = 2000
+
+Observer = Callable[[str, str, int, float], None]
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """Where a kind lives in the API."""
+
+    group: str
+    version: str
+    plural: str
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """The request path of the collection or of one object."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        scope = f"/namespaces/{namespace}" if namespace else ""
+        tail = f"/{name}" if name else ""
+        tail += f"/{subresource}" if subresource else ""
+        return f"{root}{scope}/{self.plural}{tail}"
+
+
+class KubeClient:
+    """get, list, create, patch, delete; errors as in kube.errors, never retried here."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, server: str, *, concurrency: int = 64, observe: Observer | None = None
+    ) -> None:
+        self._session = session
+        self._server = server.rstrip("/")
+        self._slots = asyncio.Semaphore(concurrency)
+        self._observe = observe or (lambda verb, resource, code, seconds: None)
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> bytes:
+        """The object as JSON bytes; NotFoundError when it is not there."""
+        return await self._request("GET", resource, resource.path(namespace, name))
+
+    async def list_pages(
+        self, resource: Resource, namespace: str, selector: str = "", accept: str = ""
+    ) -> tuple[list[Json], str]:
+        """All objects (paged below) and the list's resourceVersion."""
+        items: list[Json] = []
+        params = {"limit": str(LIST_PAGE)}
+        if selector:
+            params["labelSelector"] = selector
+        headers = {"Accept": accept} if accept else {}
+        while True:
+            raw = await self._request(
+                "GET", resource, resource.path(namespace), params=params, headers=headers, timeout=LIST_TIMEOUT_SECONDS
+            )
+            page = msgspec.json.decode(raw)
+            items += page.get("items") or []
+            meta = page["metadata"]
+            if not meta.get("continue"):
+                return items, str(meta["resourceVersion"])
+            params["continue"] = meta["continue"]
+
+    async def create(self, resource: Resource, namespace: str, body: Json) -> bytes:
+        """POST; the created object."""
+        return await self._request("POST", resource, resource.path(namespace), body=body)
+
+    async def merge_patch(
+        self, resource: Resource, namespace: str, name: str, body: Json, subresource: str = ""
+    ) -> bytes:
+        """Merge-PATCH; a metadata.resourceVersion in ``body`` is a precondition."""
+        return await self._request(
+            "PATCH",
+            resource,
+            resource.path(namespace, name, subresource),
+            body=body,
+            headers={"Content-Type": MERGE_PATCH},
+        )
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, *, uid: str = "", resource_version: str = ""
+    ) -> bytes:
+        """DELETE with preconditions; the object (when it ends gracefully) or a Status."""
+        preconditions = {"uid": uid, "resourceVersion": resource_version}
+        body: Json = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "propagationPolicy": "Background",
+            "preconditions": {k: v for k, v in preconditions.items() if v},
+        }
+        return await self._request("DELETE", resource, resource.path(namespace, name), body=body)
+
+    async def _request(
+        self,
+        verb: str,
+        resource: Resource,
+        path: str,
+        *,
+        body: Json | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = REQUEST_TIMEOUT_SECONDS,
+    ) -> bytes:
+        sent = {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})}
+        data = msgspec.json.encode(body) if body is not None else None
+        began, code = time.monotonic(), 0
+        try:
+            async with (
+                self._slots,
+                self._session.request(
+                    verb,
+                    self._server + path,
+                    data=data,
+                    params=params,
+                    headers=sent,
+                    timeout=aiohttp.ClientTimeout(total=timeout),
+                ) as response,
+            ):
+                code = response.status
+                content = await response.read()
+                if code < 400:
+                    return content
+                raise from_status(code, _status_body(content), _retry_after(response))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            text = f"{verb} {path}: {type(error).__name__} {error}".strip()
+            raise BusyError(0, "Unreachable", text) from error
+        finally:
+            self._observe(verb, resource.plural, code, time.monotonic() - began)
+
+
+def _status_body(content: bytes) -> Json:
+    try:
+        body = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        body = None
+    return body if isinstance(body, dict) else {"message": content[:200].decode(errors="replace")}
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else None

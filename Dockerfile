@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The project's three images: `docker build --target operator|runtime|tts .`, or `images/build` for all of them.
 #
 # BASE is any Debian 12 (bookworm): the one from a registry, or one that images/build prepares from Debian's
@@ -51,7 +50,7 @@ RUN set -eu; \
     printf 'root:x:0:\nnonroot:x:65532:\n' > /slim/etc/group; \
     mkdir -p /slim/tmp /slim/app /slim/proc /slim/sys /slim/dev /slim/run; chmod 1777 /slim/tmp; \
     # Byte code is made here, once: a read-only container could not keep it, and every start would pay.
-    chroot /slim python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /usr/lib/python3.11 /usr/lib/python3 || true; \
+    python3 -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -s /slim /slim/usr/lib/python3.11; \
     chroot /slim python3 -c 'import asyncio, bz2, ctypes, hashlib, json, lzma, multiprocessing, sqlite3, ssl, uuid, zlib'
 
 FROM scratch AS slim

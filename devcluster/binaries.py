@@ -69,12 +69,13 @@ def ensure_binaries() -> Path:
 
 def _build_all(folder: Path) -> None:
     go = _find_go()
+    cores = os.cpu_count() or 1
+    say(f"building Kubernetes {KUBERNETES_VERSION}, etcd, CoreDNS, kwok and helm from their Go modules into one binary")
     say(
-        f"building Kubernetes {KUBERNETES_VERSION}, etcd, CoreDNS, kwok and helm from their Go modules into one"
-        " binary. Expect about 13 minutes on two cores the first time (18 minutes of CPU, plus the download"
-        " of 400 MB of modules); under a minute when Go's build cache is warm. It is kept in"
-        f" {folder}."
+        f"  this takes {max(2, 14 // cores)} to {max(4, 26 // cores)} minutes on {cores} cores the first time (14 to 18"
+        " minutes of CPU, 250 MB of modules to download), half a minute when Go's build cache is warm"
     )
+    say(f"  the result is kept in {folder}")
     _go_build(go, source_dir() / "node", (".",), folder / "avatar-node", folder / "build.log")
     _go_build(go, source_dir() / "pause", ("main.go",), folder / "pause", folder / "build.log")
     for program in PROGRAMS:

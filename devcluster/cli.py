@@ -11,7 +11,7 @@ from devcluster import provider as providers
 from devcluster.binaries import ensure_binaries
 from devcluster.errors import DevclusterError
 from devcluster.kube import Kubectl, fake_nodes
-from devcluster.layout import Addresses, Layout, clusters
+from devcluster.layout import Layout, clusters
 from devcluster.process import MARK, tail
 from devcluster.progress import say, step, wait_for
 
@@ -162,17 +162,12 @@ def _exec_net(options: argparse.Namespace) -> int:
 
 
 def _fake_nodes(options: argparse.Namespace) -> int:
-    layout = Layout(options.name)
     chosen = _running(options)
     if not 0 < options.count <= 5000:
         raise DevclusterError("The count of fake nodes must be 1 to 5000.")
-    if layout.facts().get("provider") not in ("native", "control-plane"):
-        raise DevclusterError("Only the native and control-plane providers run kwok.")
-    slot = layout.facts().get("slot")
-    indices = range(options.count)
-    addresses = [Addresses(slot).fake_node(index) for index in indices] if isinstance(slot, int) else []
+    addresses = [chosen.fake_node_address(index) for index in range(options.count)]
     kubectl = Kubectl(chosen.programs(), chosen.kubeconfig())
-    kubectl.run("apply", "-f", "-", stdin=fake_nodes(options.count, options.gpus, addresses), timeout=300)
+    kubectl.run("apply", "-f", "-", stdin=fake_nodes(addresses, options.gpus), timeout=300)
     last = f"fake-{options.count - 1}"
     wait_for(f"fake nodes up to {last} getting Ready", lambda: kubectl.node_ready(last), timeout=60)
     print(f"{options.count} fake nodes are Ready")

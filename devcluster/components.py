@@ -96,9 +96,10 @@ class ControlPlane:
             arguments.append("--endpoint-reconciler-type=none")
         return self._daemon("kube-apiserver", *arguments)
 
-    def controller_manager(self) -> Daemon:
-        """Return the controller manager."""
+    def controller_manager(self, *, endpoints: bool = True) -> Daemon:
+        """Return the controller manager; without ``endpoints`` nothing resolves Services to pods."""
         pki = self.layout.pki
+        without = ("endpoints-controller", "endpointslice-controller", "endpointslice-mirroring-controller")
         return self._daemon(
             "kube-controller-manager",
             f"--kubeconfig={self.layout.state}/controller-manager.kubeconfig",
@@ -108,6 +109,7 @@ class ControlPlane:
             "--use-service-account-credentials",
             f"--service-account-private-key-file={pki}/sa.key",
             f"--root-ca-file={pki}/ca.crt",
+            "--controllers=*" + ("" if endpoints else "".join(f",-{name}" for name in without)),
             f"--cluster-signing-cert-file={pki}/ca.crt",
             f"--cluster-signing-key-file={pki}/ca.key",
             "--leader-elect=false",

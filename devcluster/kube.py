@@ -1,6 +1,7 @@
 """Asking a cluster through kubectl."""
 
 import json
+import os
 from pathlib import Path
 
 from devcluster.errors import DevclusterError
@@ -11,16 +12,21 @@ class Kubectl:
     """``kubectl`` of ``programs`` (of the path where that is ``None``) with one kubeconfig."""
 
     def __init__(self, programs: Path | None, kubeconfig: Path) -> None:
+        # A proxy of the user's would not find addresses of this machine.
+        direct = [os.environ.get("NO_PROXY", os.environ.get("no_proxy", "")), "198.18.0.0/15", "127.0.0.0/8"]
+        self.env = {"NO_PROXY": ",".join(filter(None, direct))}
         self.command = [str(programs / "kubectl") if programs else "kubectl", f"--kubeconfig={kubeconfig}"]
 
     def run(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
         """Run a command and return its output; a failure is an error."""
-        return run([*self.command, *arguments], stdin=stdin, timeout=timeout).stdout
+        return run([*self.command, *arguments], stdin=stdin, timeout=timeout, env=self.env).stdout
 
     def ready(self) -> bool:
         """Tell whether the API server says that it is ready."""
         try:
-            done = run([*self.command, "get", "--raw=/readyz", "--request-timeout=5s"], check=False, timeout=20)
+            done = run(
+                [*self.command, "get", "--raw=/readyz", "--request-timeout=5s"], check=False, timeout=20, env=self.env
+            )
         except DevclusterError:
             return False
         return done.returncode == 0 and done.stdout.strip() == "ok"
@@ -29,7 +35,7 @@ class Kubectl:
         """Tell whether the node is Ready; without a name, whether all are and there is one."""
         command = ["get", "nodes", "-o", "json", "--request-timeout=5s"]
         try:
-            done = run([*self.command, *command], check=False, timeout=20)
+            done = run([*self.command, *command], check=False, timeout=20, env=self.env)
         except DevclusterError:
             return False
         if done.returncode:
@@ -41,8 +47,8 @@ class Kubectl:
         )
 
 
-def fake_nodes(count: int, gpus: int, addresses: list[str]) -> str:
-    """Return the manifests of ``count`` nodes for kwok, ``addresses`` being theirs (may be empty).
+def fake_nodes(addresses: list[str], gpus: int) -> str:
+    """Return the manifests of fake nodes for kwok, one for each of ``addresses``.
 
     They are tainted ``kwok.x-k8s.io/node=fake:NoSchedule``, so only pods that tolerate it come there.
     """
@@ -50,14 +56,16 @@ def fake_nodes(count: int, gpus: int, addresses: list[str]) -> str:
     if gpus:
         resources["nvidia.com/gpu"] = str(gpus)
     items = []
-    for index in range(count):
+    for index, address in enumerate(addresses):
         name = f"fake-{index}"
-        status: dict[str, object] = {"allocatable": resources, "capacity": resources}
-        if addresses:
-            status["addresses"] = [
-                {"type": "InternalIP", "address": addresses[index]},
+        status = {
+            "allocatable": resources,
+            "capacity": resources,
+            "addresses": [
+                {"type": "InternalIP", "address": address},
                 {"type": "Hostname", "address": name},
-            ]
+            ],
+        }
         items.append(
             {
                 "apiVersion": "v1",

@@ -16,6 +16,7 @@ from devcluster.progress import say
 
 PROJECT = "avatar-operator"
 SLOTS = 250
+SLOT_LOCK = "slots"
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?")
 
 
@@ -118,7 +119,10 @@ def clusters() -> list[str]:
 
 
 def choose_slot(layout: Layout) -> int:
-    """Return the cluster's slot: its own if it has one, else by its name, past those of the others."""
+    """Return the cluster's slot: its own if it has one, else by its name, past those of the others.
+
+    Who keeps what it gets holds ``lock(SLOT_LOCK)`` until it is remembered.
+    """
     mine = layout.facts().get("slot")
     if isinstance(mine, int):
         return mine

@@ -6,6 +6,7 @@ the mount namespace. So teardown is complete whatever state the node was in, and
 """
 
 import contextlib
+import shutil
 from pathlib import Path
 
 from devcluster.errors import DevclusterError
@@ -138,7 +139,9 @@ class Namespaces:
             left.append(f"network namespace {self.netns}")
         if Path(f"/sys/class/net/{self.link}").exists():
             left.append(f"link {self.link}")
-        routes = run(["ip", "route", "show", "table", "all"], check=False).stdout.splitlines()
+        routes = []
+        if shutil.which("ip"):
+            routes = run(["ip", "route", "show", "table", "all"], check=False).stdout.splitlines()
         prefixes = (self.addresses.pods, self.addresses.fake)
         left += [f"route {line.strip()}" for line in routes if any(prefix in line for prefix in prefixes)]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from devcluster.errors import DevclusterError
 from devcluster.layout import Layout
+from devcluster.progress import say
 
 PROVIDERS = ("native", "kind", "existing", "control-plane")
 
@@ -31,6 +32,9 @@ class Provider(Protocol):
     def programs(self) -> Path | None:
         """Return the folder with kubectl and helm, ``None`` where those on the path are meant."""
 
+    def fake_node_address(self, index: int) -> str:
+        """Return the address of the fake node ``index``; an error where there is no kwok."""
+
     def load_images(self, archives: Sequence[Path]) -> None:
         """Put docker-archive files into the nodes' image stores."""
 
@@ -50,12 +54,13 @@ def choose(layout: Layout, wanted: str | None, kubeconfig: str | None) -> Provid
         )
     name = wanted or recorded
     if name is None:
-        if native.why_not() is None:
-            name = "native"
-        elif kind.why_not() is None:
-            name = "kind"
-        else:
-            name = "control-plane"
+        refusals = {"native": native.why_not()}
+        if refusals["native"]:
+            refusals["kind"] = kind.why_not()
+        name = next((each for each, refusal in refusals.items() if refusal is None), "control-plane")
+        for each, refusal in refusals.items():
+            if refusal:
+                say(f"provider {each} cannot be used here: {refusal}; taking {name}")
     if name == "native":
         return native.Native(layout)
     if name == "kind":

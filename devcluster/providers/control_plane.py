@@ -16,7 +16,14 @@ from devcluster.process import Daemon, end, marked
 from devcluster.progress import say, step, wait_for
 
 _USERS = ("controller-manager", "scheduler", "kwok")
-_FAKE_PODS = "240.255.0.0/16"
+# An ordinary user has no other addresses than the loopback range, all of which are local: a test may listen
+# on a fake pod's address. Endpoints may not be loopback addresses, but then nothing here would use them.
+_FAKE_PODS = "127.64.0.0/16"
+
+
+def fake_node_address(index: int) -> str:
+    """Return the address of the fake node ``index``."""
+    return f"127.65.{index // 250}.{index % 250 + 1}"
 
 
 def _free_ports(count: int) -> list[int]:
@@ -56,9 +63,9 @@ class ControlPlaneOnly:
         return [
             control.etcd(),
             control.apiserver(kubelets=False),
-            control.controller_manager(),
+            control.controller_manager(endpoints=False),
             control.scheduler(),
-            control.kwok(source_dir() / "kwok-stages.yaml", _FAKE_PODS, "240.255.255.254"),
+            control.kwok(source_dir() / "kwok-stages.yaml", _FAKE_PODS, fake_node_address(0)),
         ]
 
     def up(self) -> None:
@@ -87,7 +94,7 @@ class ControlPlaneOnly:
         with step("controllers, scheduler, kwok with a fake node"):
             for daemon in others:
                 daemon.start()
-            kubectl.run("apply", "-f", "-", stdin=fake_nodes(1, 0, []))
+            kubectl.run("apply", "-f", "-", stdin=fake_nodes([fake_node_address(0)], 0))
             wait_for(
                 "the fake node getting Ready",
                 lambda: kubectl.node_ready("fake-0"),
@@ -132,6 +139,10 @@ class ControlPlaneOnly:
         """Return the folder of the programs that the cluster runs, or would run."""
         recorded = self.layout.facts().get("programs")
         return Path(recorded) if isinstance(recorded, str) else bin_dir()
+
+    def fake_node_address(self, index: int) -> str:
+        """Return the address of the fake node ``index``."""
+        return fake_node_address(index)
 
     def load_images(self, archives: Sequence[Path]) -> None:
         """Refuse: there is no node that could run an image."""

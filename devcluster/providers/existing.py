@@ -53,6 +53,10 @@ class Existing:
         """Return ``None``: kubectl and helm of the path."""
         return None
 
+    def fake_node_address(self, index: int) -> str:
+        """Refuse: kwok does not run here."""
+        raise DevclusterError("Only the native and control-plane providers run kwok for fake nodes.")
+
     def load_images(self, archives: Sequence[Path]) -> None:
         """Refuse: how images get into a foreign cluster is its owner's business."""
         raise DevclusterError("Images cannot be loaded into an existing cluster.", "Push them to its registry.")

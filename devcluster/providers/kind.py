@@ -103,6 +103,10 @@ class Kind:
         """Return ``None``: kubectl and helm of the path."""
         return None
 
+    def fake_node_address(self, index: int) -> str:
+        """Refuse: kwok does not run here."""
+        raise DevclusterError("Only the native and control-plane providers run kwok for fake nodes.")
+
     def load_images(self, archives: Sequence[Path]) -> None:
         """Load docker-archives into the node."""
 

@@ -15,13 +15,14 @@ from devcluster.components import ControlPlane, Node
 from devcluster.errors import DevclusterError
 from devcluster.images import PAUSE_IMAGE, load_once, pack_program
 from devcluster.kube import Kubectl
-from devcluster.layout import Addresses, Layout, choose_slot, source_dir
+from devcluster.layout import SLOT_LOCK, Addresses, Layout, choose_slot, lock, source_dir
 from devcluster.namespaces import Namespaces
 from devcluster.process import Daemon, run
 from devcluster.progress import say, step, wait_for
 
 # Raised when a running cluster of the old shape cannot be repaired into the new one.
 SHAPE = 1
+_SOCKET_PATH = 90  # the kernel takes 107, and kubelet and containerd add a little
 _USERS = ("controller-manager", "scheduler", "kubelet", "proxy", "kwok", "coredns")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -42,9 +43,12 @@ class Native:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.addresses = Addresses(choose_slot(layout))
-        self.namespaces = Namespaces(layout.name, layout.state, self.addresses)
         self.node_name = f"{layout.name}-node"
+        self._place()
+
+    def _place(self) -> None:
+        self.addresses = Addresses(choose_slot(self.layout))
+        self.namespaces = Namespaces(self.layout.name, self.layout.state, self.addresses)
 
     # The cluster's parts
 
@@ -83,6 +87,11 @@ class Native:
         refusal = why_not()
         if refusal:
             raise DevclusterError(f"{refusal[0].upper()}{refusal[1:]}.", "Take --provider control-plane or kind.")
+        if len(f"{self.layout.state}/containerd.sock") > _SOCKET_PATH:
+            raise DevclusterError(
+                f"The path {self.layout.state} is too long for the sockets in it.",
+                "Set XDG_STATE_HOME to a shorter one.",
+            )
         facts = self.layout.facts()
         if facts and self.healthy():
             if facts.get("programs") != str(bin_dir()):
@@ -116,15 +125,17 @@ class Native:
     def _start(self) -> None:
         layout = self.layout
         if not layout.facts().get("programs"):
-            layout.remember(
-                provider="native",
-                shape=SHAPE,
-                slot=self.addresses.slot,
-                programs=str(bin_dir()),
-                address=self.addresses.inner,
-                node=self.node_name,
-                created=time.time(),
-            )
+            with lock(SLOT_LOCK):
+                self._place()
+                layout.remember(
+                    provider="native",
+                    shape=SHAPE,
+                    slot=self.addresses.slot,
+                    programs=str(bin_dir()),
+                    address=self.addresses.inner,
+                    node=self.node_name,
+                    created=time.time(),
+                )
         with step(f"network and mount namespace {self.namespaces.netns} ({self.addresses.inner})"):
             self.namespaces.create()
         self._configure()
@@ -253,6 +264,10 @@ class Native:
         """Return the folder of the programs that the cluster runs, or would run."""
         recorded = self.layout.facts().get("programs")
         return Path(recorded) if isinstance(recorded, str) else bin_dir()
+
+    def fake_node_address(self, index: int) -> str:
+        """Return the address of the fake node ``index``."""
+        return self.addresses.fake_node(index)
 
     def load_images(self, archives: Sequence[Path]) -> None:
         """Import docker-archives into containerd."""

@@ -144,11 +144,7 @@ def test_avatar_name_is_the_same_in_avatar_and_instance() -> None:
     avatar, instance = (schema["properties"]["spec"]["properties"]["avatarName"] for schema in names)
     rules = [{rule["rule"] for rule in field["x-kubernetes-validations"]} for field in (avatar, instance)]
     assert rules[0] <= rules[1]
-    assert (
-        (avatar["minLength"], avatar["maxLength"])
-        == (instance["minLength"], instance["maxLength"])
-        == (1, 128)
-    )
+    assert (avatar["minLength"], avatar["maxLength"]) == (instance["minLength"], instance["maxLength"]) == (1, 128)
 
 
 # ---------------------------------------------------------------------------------------- a real API server
@@ -415,9 +411,7 @@ def kubectl_apply(server: Kubectl) -> Callable[[str, Any], CompletedProcess[str]
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(
-    ("kind", "spec"), GOOD, ids=[f"{kind}-{index}" for index, (kind, _) in enumerate(GOOD)]
-)
+@pytest.mark.parametrize(("kind", "spec"), GOOD, ids=[f"{kind}-{index}" for index, (kind, _) in enumerate(GOOD)])
 def test_good_objects_are_taken(
     kubectl_apply: Callable[[str, Any], CompletedProcess[str]], kind: str, spec: Any
 ) -> None:
@@ -458,9 +452,7 @@ def test_nonsense_status_is_refused(server: Kubectl, status: Any, words: list[st
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(
-    ("field", "value"), [("avatarName", "bruno"), ("poolRef", "other"), ("exclusive", True)]
-)
+@pytest.mark.parametrize(("field", "value"), [("avatarName", "bruno"), ("poolRef", "other"), ("exclusive", True)])
 def test_what_an_instance_is_cannot_change(server: Kubectl, field: str, value: Any) -> None:
     patch = json.dumps({"spec": {field: value}})
     answer = server("patch", "avi", "fixed", "--type=merge", "--dry-run=server", "-p", patch)

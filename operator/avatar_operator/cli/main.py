@@ -10,7 +10,12 @@ import typer
 
 from avatar_operator import __version__
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Runs talking avatars on Kubernetes.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Runs talking avatars on Kubernetes.",
+)
 
 
 class LogFormat(StrEnum):

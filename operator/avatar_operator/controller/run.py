@@ -88,9 +88,8 @@ async def _run_parts(
     recorder: Recorder,
     resync: Resync,
 ) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop, watching = asyncio.Event(), asyncio.Event()
+    _take_signals(stop)
     tasks: list[asyncio.Task[None]] = []
 
     def failed() -> str:
@@ -105,20 +104,21 @@ async def _run_parts(
             return
         login = kopf.AiohttpSession(server=server, aiohttp_session=session)
         parts = {
-            "watch": watch.run(store, resync, metrics, login, options.namespaces, stop),
             "resync": resync.run(),
             "events": recorder.run(),
             **{f"worker-{n}": reconciler.work() for n in range(WORKERS)},
+            # The last one: kopf cancels, when it ends, every task that was started after it.
+            "watch": watch.run(store, resync, metrics, login, options.namespaces, watching),
         }
-        # kopf cancels, when it ends, every task that was started after it: it comes last.
-        watching = parts.pop("watch")
         tasks += [asyncio.create_task(part, name=name) for name, part in parts.items()]
-        tasks.append(asyncio.create_task(watching, name="watch"))
+        flags = [asyncio.create_task(flag.wait()) for flag in (watching, stop)]
+        await asyncio.wait([*tasks, *flags], return_when=asyncio.FIRST_COMPLETED)
+        # kopf has taken the signals over by now, and would take 5 s to end by them.
+        _take_signals(stop)
         log.info("running", extra={"version": __version__, "server": server, "pid": os.getpid()})
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*tasks, flags[1]], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
-            # kopf takes the signals over while it runs and then ends without an error.
+            # A signal that kopf got ends it without an error.
             if task.done() and not stop.is_set() and (task.get_name() != "watch" or task.exception()):
                 raise OperatorError(f"{task.get_name()} has ended: {task.exception()}") from task.exception()
     finally:
@@ -126,9 +126,16 @@ async def _run_parts(
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=STOP_SECONDS)
+            _, hanging = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+            if hanging:
+                log.warning("did not end in time: %s", ", ".join(t.get_name() for t in hanging))
         await runner.cleanup()
         log.info("stopped")
+
+
+def _take_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 async def _load(resync: Resync, stop: asyncio.Event) -> bool:

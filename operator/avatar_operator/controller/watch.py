@@ -6,6 +6,7 @@ own. Its handlers feed the store and await nothing (research: kopf 1.4–1.7).
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -103,14 +104,14 @@ async def run(
     metrics: Metrics,
     login: kopf.AiohttpSession,
     namespaces: Sequence[str],
-    stop: Any,
+    started: asyncio.Event,
 ) -> None:
-    """Watch until ``stop`` is set; raises when a stream is beyond repair (kopf ≥ 1.45)."""
+    """Watch until cancelled; sets ``started``. Raises when a stream is beyond repair (kopf ≥ 1.45)."""
     await kopf.operator(
         registry=registry(store, resync, metrics, login),
         settings=settings(),
         standalone=True,
         clusterwide=not namespaces,
         namespaces=list(namespaces),
-        stop_flag=stop,
+        ready_flag=started,
     )

@@ -286,9 +286,9 @@ def _run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> No
         result.actions.append(DeletePod(pod, state.reason))
         fail(view, members, state, result)
     elif state.phase is PodPhase.READY:
-        serving.serve(view, members, pod, settings, result)
+        serving.serve(serving.Case(view, pool, members, pod, settings), result)
     else:
-        serving.wait(view, members, pod, state, settings, result)
+        serving.wait(serving.Case(view, pool, members, pod, settings), state, result)
     _follow(view, members, result, pod)
 
 

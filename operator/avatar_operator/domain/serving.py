@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from . import objects
-from .actions import (
-    DeleteInstance,
-    DeletePod,
-    Event,
-    Json,
-    Plan,
-    ProbeActivity,
-    SetDraining,
-)
+from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity, SetDraining
 from .clock import ceil, floor
 from .idle import Clock, look
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
@@ -23,103 +16,132 @@ from .settings import Settings, check, resolve
 from .status import NO_POD, Desired, say
 from .view import GroupView
 
-# How long a drain decision may take before it is taken anew (seconds).
+# How long a decision to drain may take before a user should wonder (seconds).
 DRAIN_DECISION_SECONDS = 30
+# How often a start is looked at whose deadline has passed without failing (a long pull).
+LOOK_AGAIN_SECONDS = 5
+
+_ASLEEP = "asleep; raising status.connections wakes it"
 
 
-def wait(view: GroupView, members: list[Instance], pod: Pod, state: PodState, settings: Settings, result: Plan) -> None:
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A group with a pod: what all decisions here go by. ``members``: the server first."""
+
+    view: GroupView
+    pool: Pool
+    members: list[Instance]
+    pod: Pod
+    settings: Settings
+
+    @property
+    def server(self) -> Instance:
+        """The instance that the pod serves first; the others share it."""
+        return self.members[0]
+
+    @property
+    def port(self) -> int:
+        """The port that the pod listens on."""
+        return int(self.pod.metadata.labels[LABEL_PORT])
+
+    @property
+    def counted(self) -> int:
+        """Connections that somebody counted, over all members."""
+        return sum(m.counted_connections for m in self.members)
+
+    @property
+    def beat(self) -> int:
+        """Seconds between looks at a runtime that only it knows to be in use."""
+        period = self.pool.spec.health.period_seconds
+        half = self.settings.idle_timeout // 2 if self.settings.idle_timeout else period
+        return max(1, min(period, half))
+
+    def say(self, desired: Desired, result: Plan, event: Event | None = None, *, exact: bool = False) -> None:
+        """Plan the server's status."""
+        say(self.view.now, self.server, desired, result, event, exact=exact)
+
+
+def wait(case: Case, state: PodState, result: Plan) -> None:
     """The pod is not ready: say why when it is worth saying, and look again at the timeout."""
-    server = members[0]
-    begun = started_at(pod) or pod.status.start_time or pod.metadata.creation_timestamp or view.now
-    deadline = ceil(begun + timedelta(seconds=settings.startup_timeout))
-    # Past the timeout (an image is being pulled) a look every few seconds will do.
-    result.wake_at(max(deadline, view.now + timedelta(seconds=5)))
+    now, pod = case.view.now, case.pod
+    begun = started_at(pod) or pod.status.start_time or pod.metadata.creation_timestamp or now
+    deadline = ceil(begun + timedelta(seconds=case.settings.startup_timeout))
+    result.wake_at(deadline if deadline > now else now + timedelta(seconds=LOOK_AGAIN_SECONDS))
+    # Every step of a start is not worth a write: a cold start has four (design §2.7).
+    reason, message = "Starting", ""
     if state.phase is PodPhase.UNREADY or state.reason == "Unschedulable":
         reason, message = state.reason, state.message
-    else:
-        # Every step of a start is not worth a write: a cold start has four (design §2.7).
-        reason, message = "Starting", ""
     fields: Json = {
-        "port": int(pod.metadata.labels[LABEL_PORT]),
+        "port": case.port,
         "podName": pod.metadata.name,
+        "startTime": case.server.status.start_time or floor(now),
         "queuePosition": None,
         "retryTime": None,
         "sharedWith": None,
     }
-    if server.status.start_time is None:
-        fields["startTime"] = floor(view.now)
     conditions = (
         ("PortClaimed", "True", "Claimed", f"Service {pod.metadata.name}"),
         ("Ready", "False", reason, message or "the runtime is starting"),
     )
-    say(view.now, server, Desired("Starting", reason, message, fields, conditions), result)
+    case.say(Desired("Starting", reason, message, fields, conditions), result)
 
 
-def serve(view: GroupView, members: list[Instance], pod: Pod, settings: Settings, result: Plan) -> None:
+def serve(case: Case, result: Plan) -> None:
     """The pod is ready: keep status true, run the idle clock, drain and collect."""
-    pool = view.pool
-    if pool is None:
-        raise ValueError("serve() needs the pool")
-    if members[0].status.phase == "Draining":
-        _drain(view, members, pod, settings, pool, result)
+    if case.server.status.phase == "Draining":
+        _drain(case, result)
     else:
-        _in_service(view, members, pod, settings, pool, result)
+        _in_service(case, result)
 
 
 # ---- in service --------------------------------------------------------------------
 
 
-def _in_service(
-    view: GroupView, members: list[Instance], pod: Pod, settings: Settings, pool: Pool, result: Plan
-) -> None:
-    server = members[0]
-    port = int(pod.metadata.labels[LABEL_PORT])
-    if view.runtime.draining or (view.runtime.activity is not None and view.runtime.activity.draining):
+def _in_service(case: Case, result: Plan) -> None:
+    runtime = case.view.runtime
+    if runtime.draining or (runtime.activity is not None and runtime.activity.draining):
         # Left over from a drain that was called off, perhaps by another process.
-        result.actions.append(SetDraining(pod, port, draining=False))
+        result.actions.append(SetDraining(case.pod, case.port, draining=False))
     clock = look(
-        server.status,
-        _counted(members),
-        view.runtime.activity,
-        view.now,
-        timeout=_group_timeout(view, members, pool),
-        beat=_beat(pool, settings),
-        ask_runtime=settings.count_from_runtime,
+        case.server.status,
+        case.counted,
+        runtime.activity,
+        case.view.now,
+        timeout=_group_timeout(case),
+        beat=case.beat,
+        ask_runtime=case.settings.count_from_runtime,
     )
-    if clock.probe:
-        result.actions.append(ProbeActivity(pod, port))
     result.wake_at(clock.next_look)
-    outdated = _outdated(view, members, pod, settings, pool)
-    if clock.collect or (outdated and not _counted(members)):
-        _begin_drain(view, server, "Idle" if clock.collect else "Outdated", pool, result)
-        return
-    if clock.probe and server.status.phase == "Running":
-        # What status says depends on the answer.
-        return
-    _say_running(view, server, pod, pool, clock, result)
+    running = case.server.status.phase == "Running"
+    if running and (clock.collect or (not case.counted and _outdated(case))):
+        _begin_drain(case, "Idle" if clock.collect else "Outdated", result)
+    elif clock.probe and running:
+        # What status says next depends on the answer.
+        result.actions.append(ProbeActivity(case.pod, case.port))
+    else:
+        _say_running(case, clock, result)
 
 
-def _say_running(view: GroupView, server: Instance, pod: Pod, pool: Pool, clock: Clock, result: Plan) -> None:
-    port = int(pod.metadata.labels[LABEL_PORT])
-    known = ("ActivityKnown", "True", "Answered", "")
-    if not clock.known:
-        error = view.runtime.activity.error if view.runtime.activity else "not asked yet"
-        known = ("ActivityKnown", "False", "Unreachable", f"the runtime does not say who uses it: {error}")
+def _say_running(case: Case, clock: Clock, result: Plan) -> None:
+    now, server, pod, pool = case.view.now, case.server, case.pod, case.pool
+    url = webrtc_url(pool, pod, case.port)
     conditions = [
         ("Ready", "True", "Serving", ""),
         ("PortClaimed", "True", "Claimed", f"Service {pod.metadata.name}"),
-        known,
+        _activity_condition(case, clock),
     ]
+    gpu = None
     if pool.spec.gpu.mode != "None":
+        gpu = GpuStatus(node=pod.spec.node_name)
         conditions.append(("GPUAssigned", "True", "Scheduled", f"by {pool.spec.gpu.mode} on {pod.spec.node_name}"))
-    url = webrtc_url(pool, pod, port)
     fields: Json = {
-        "port": port,
+        "port": case.port,
         "webrtcUrl": url,
         "node": pod.spec.node_name,
         "podName": pod.metadata.name,
-        "gpu": GpuStatus(node=pod.spec.node_name) if pool.spec.gpu.mode != "None" else None,
-        "readyTime": server.status.ready_time or floor(view.now),
+        "gpu": gpu,
+        "startTime": server.status.start_time or floor(now),
+        "readyTime": server.status.ready_time or floor(now),
         "retryTime": None,
         "queuePosition": None,
         "sharedWith": None,
@@ -128,27 +150,31 @@ def _say_running(view: GroupView, server: Instance, pod: Pod, pool: Pool, clock:
         "idleDeadline": ceil(clock.deadline) if clock.deadline else None,
         "lastActivityTime": floor(clock.last_activity) if clock.last_activity else None,
     }
-    if server.status.start_time is None:
-        fields["startTime"] = floor(view.now)
-    say(
-        view.now,
-        server,
-        Desired("Running", "Serving", "", fields, tuple(conditions)),
-        result,
-        _became(server, pod, url),
-    )
+    case.say(Desired("Running", "Serving", "", fields, tuple(conditions)), result, _became(server, pod, url))
+
+
+def _activity_condition(case: Case, clock: Clock) -> tuple[str, str, str, str]:
+    if clock.known:
+        return ("ActivityKnown", "True", "Answered", "")
+    seen = case.view.runtime.activity
+    error = seen.error if seen is not None else "not asked yet"
+    return ("ActivityKnown", "False", "Unreachable", f"the runtime does not say who uses it: {error}")
 
 
 def _became(server: Instance, pod: Pod, url: str) -> Event | None:
-    if server.status.phase == "Running":
-        return None
-    if server.status.phase == "Shared":
-        return Event("Normal", "TookOver", f"serves the avatar now, in pod {pod.metadata.name}, at {url}")
-    return Event("Normal", "Ready", f"pod {pod.metadata.name} is ready at {url}")
+    match server.status.phase:
+        case "Running":
+            return None
+        case "Draining":
+            return Event("Normal", "DrainCalledOff", "somebody uses it after all")
+        case "Shared":
+            return Event("Normal", "TookOver", f"serves the avatar now, in pod {pod.metadata.name}, at {url}")
+        case _:
+            return Event("Normal", "Ready", f"pod {pod.metadata.name} is ready at {url}")
 
 
 def webrtc_url(pool: Pool, pod: Pod, port: int) -> str:
-    """Where clients post their offer: the node, the pool's external host, or the Service."""
+    """Where clients post their offer: the pool's external host, the Service, or the node."""
     network = pool.spec.network
     host = network.external_host
     if not host and network.mode == "Pod":
@@ -160,126 +186,103 @@ def webrtc_url(pool: Pool, pod: Pod, port: int) -> str:
 # ---- drain and collect ---------------------------------------------------------------
 
 
-def _begin_drain(view: GroupView, server: Instance, reason: str, pool: Pool, result: Plan) -> None:
+def _begin_drain(case: Case, reason: str, result: Plan) -> None:
     """Mark by compare-and-swap: a client who arrived since the view was taken wins."""
-    deadline = ceil(view.now + timedelta(seconds=DRAIN_DECISION_SECONDS))
-    message = {
-        "Idle": "idle past its timeout; refusing offers and looking once more",
-        "Outdated": "its pool or avatar changed; refusing offers and looking once more",
-    }[reason]
-    desired = Desired("Draining", reason, message, {"drainDeadline": deadline})
-    say(view.now, server, desired, result, exact=True)
+    deadline = ceil(case.view.now + timedelta(seconds=DRAIN_DECISION_SECONDS))
+    why = "idle past its timeout" if reason == "Idle" else "its pool or avatar changed"
+    message = f"{why}; refusing offers and looking once more"
+    case.say(Desired("Draining", reason, message, {"drainDeadline": deadline}), result, exact=True)
 
 
-def _drain(view: GroupView, members: list[Instance], pod: Pod, settings: Settings, pool: Pool, result: Plan) -> None:
+def _drain(case: Case, result: Plan) -> None:
     """Refuse offers, look a second time, then collect or call it off."""
-    server, runtime = members[0], view.runtime
-    port = int(pod.metadata.labels[LABEL_PORT])
-    if _counted(members) or server.status.reason not in ("Idle", "Outdated"):
-        _call_off(view, members, pod, settings, pool, result)
+    runtime, reason = case.view.runtime, case.server.status.reason
+    if case.counted or reason not in ("Idle", "Outdated"):
+        _call_off(case, result)
         return
     if runtime.draining is not True or runtime.told_at is None:
-        result.actions.append(SetDraining(pod, port, draining=True))
+        result.actions.append(SetDraining(case.pod, case.port, draining=True))
         return
-    if settings.count_from_runtime:
+    if case.settings.count_from_runtime:
         seen = runtime.activity
         if seen is None or seen.at < runtime.told_at:
-            result.actions.append(ProbeActivity(pod, port))
+            result.actions.append(ProbeActivity(case.pod, case.port))
             return
         if seen.sessions is None or seen.sessions > 0:
-            _call_off(view, members, pod, settings, pool, result)
+            _call_off(case, result)
             return
-    if server.status.reason == "Outdated":
-        _replace(view, server, pod, result)
+    if reason == "Outdated":
+        _replace(case, result)
     else:
-        _collect(view, members, pod, pool, result)
+        _collect(case, result)
 
 
-def _call_off(view: GroupView, members: list[Instance], pod: Pod, settings: Settings, pool: Pool, result: Plan) -> None:
+def _call_off(case: Case, result: Plan) -> None:
     """Somebody is there, or nobody knows: take offers again, then say Running."""
-    server, runtime = members[0], view.runtime
+    runtime, now = case.view.runtime, case.view.now
     if runtime.draining is not False:
-        result.actions.append(SetDraining(pod, int(pod.metadata.labels[LABEL_PORT]), draining=False))
+        result.actions.append(SetDraining(case.pod, case.port, draining=False))
         return
     seen = runtime.activity
+    if case.settings.count_from_runtime and not case.counted and seen is None:
+        # Telling the runtime has made what it said before worthless.
+        result.actions.append(ProbeActivity(case.pod, case.port))
+        return
     sessions = seen.sessions if seen is not None else None
-    known = _counted(members) > 0 or not settings.count_from_runtime or sessions is not None
-    observed = sessions if settings.count_from_runtime else None
-    clock = Clock(None, view.now, observed, known, next_look=view.now + timedelta(seconds=_beat(pool, settings)))
+    known = case.counted > 0 or not case.settings.count_from_runtime or sessions is not None
+    clock = Clock(None, now, sessions, known, next_look=now + timedelta(seconds=case.beat))
     result.wake_at(clock.next_look)
-    _say_running(view, server, pod, pool, clock, result)
+    _say_running(case, clock, result)
 
 
-def _replace(view: GroupView, server: Instance, pod: Pod, result: Plan) -> None:
+def _replace(case: Case, result: Plan) -> None:
     """Roll an unused pod whose template changed; the claim stays."""
-    result.actions.append(DeletePod(pod, "Outdated"))
-    last = LastTermination(time=floor(view.now), reason="Outdated")
-    fields = {**NO_POD, "lastTermination": last}
+    result.actions.append(DeletePod(case.pod, "Outdated"))
     message = "replacing the pod: its pool or avatar changed"
+    fields = {**NO_POD, "lastTermination": LastTermination(time=floor(case.view.now), reason="Outdated")}
     conditions = (("Ready", "False", "Outdated", message),)
     event = Event("Normal", "Outdated", message)
-    say(view.now, server, Desired("Starting", "Outdated", message, fields, conditions), result, event)
+    case.say(Desired("Starting", "Outdated", message, fields, conditions), result, event)
 
 
-def _collect(view: GroupView, members: list[Instance], pod: Pod, pool: Pool, result: Plan) -> None:
+def _collect(case: Case, result: Plan) -> None:
     """Followers first, the server last: what is interrupted in between is still a whole."""
-    followers = members[1:]
-    for member in followers or members:
-        settings = resolve(member, pool, view.avatar) if view.avatar else None
-        action = settings.idle_action if settings else pool.spec.idle.action
-        idle = _idle_seconds(view, members[0])
+    now = case.view.now
+    since = case.server.status.last_activity_time or case.server.status.ready_time or now
+    idle = max(0, int((now - since).total_seconds()))
+    for member in case.members[1:] or case.members:
+        action = case.pool.spec.idle.action
+        if case.view.avatar is not None:
+            action = resolve(member, case.pool, case.view.avatar).idle_action
         message = f"nobody used it for {idle} s (idle.timeoutSeconds); action {action}"
         event = Event("Normal", "IdleCollected", message)
         if action == "Delete":
             result.actions.append(DeleteInstance(member, event))
             continue
-        last = LastTermination(time=floor(view.now), reason="Idle", message=message, idle_seconds=idle)
-        desired = Desired(
-            "Stopped",
-            "Idle",
-            message,
-            {**NO_POD, "restarts": 0, "lastTermination": last},
-            (
-                ("Ready", "False", "Stopped", "asleep; raising status.connections wakes it"),
-                ("PortClaimed", "False", "Stopped", "released"),
-            ),
-        )
+        last = LastTermination(time=floor(now), reason="Idle", message=message, idle_seconds=idle)
+        fields = {**NO_POD, "restarts": 0, "lastTermination": last}
+        conditions = (("Ready", "False", "Stopped", _ASLEEP), ("PortClaimed", "False", "Stopped", "released"))
         # By compare-and-swap: a connection counted in this very moment wins.
-        say(view.now, member, desired, result, event, exact=True)
+        say(now, member, Desired("Stopped", "Idle", message, fields, conditions), result, event, exact=True)
 
 
 # ---- small parts ---------------------------------------------------------------------
 
 
-def _counted(members: list[Instance]) -> int:
-    return sum(m.counted_connections for m in members)
-
-
-def _group_timeout(view: GroupView, members: list[Instance], pool: Pool) -> int:
+def _group_timeout(case: Case) -> int:
     """The longest idle timeout of the sharers; one that says never wins (0)."""
-    if view.avatar is None:
+    avatar, pool = case.view.avatar, case.pool
+    if avatar is None:
         return pool.spec.idle.timeout_seconds
-    each = [resolve(m, pool, view.avatar) for m in members if check(m, pool, view.avatar) is None]
+    each = [resolve(m, pool, avatar) for m in case.members if check(m, pool, avatar) is None]
     if not each or not all(s.collects for s in each):
         return 0
     return max(s.idle_timeout for s in each)
 
 
-def _beat(pool: Pool, settings: Settings) -> int:
-    """Seconds between looks at a runtime that only it knows to be in use."""
-    half = settings.idle_timeout // 2 if settings.idle_timeout else pool.spec.health.period_seconds
-    return max(1, min(pool.spec.health.period_seconds, half))
-
-
-def _outdated(view: GroupView, members: list[Instance], pod: Pod, settings: Settings, pool: Pool) -> bool:
+def _outdated(case: Case) -> bool:
     """Whether the pod would be made differently today."""
-    if view.avatar is None or check(members[0], pool, view.avatar) is not None:
+    if case.view.avatar is None or check(case.server, case.pool, case.view.avatar) is not None:
         return False
-    port = int(pod.metadata.labels[LABEL_PORT])
-    wanted = objects.template_hash(objects.pod(pool, members, settings, view.key.id, port))
-    return pod.metadata.annotations.get(ANNOTATION_TEMPLATE) != wanted
-
-
-def _idle_seconds(view: GroupView, server: Instance) -> int:
-    since = server.status.last_activity_time or server.status.ready_time or view.now
-    return max(0, int((view.now - since).total_seconds()))
+    wanted = objects.pod(case.pool, case.members, case.settings, case.view.key.id, case.port)
+    return case.pod.metadata.annotations.get(ANNOTATION_TEMPLATE) != objects.template_hash(wanted)

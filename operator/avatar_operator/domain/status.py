@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from .actions import Event, Json, PatchStatus, Plan
+from .clock import floor
 from .resources import Condition, Instance, InstanceStatus
 
 _FIELDS = {f.encode_name: f.name for f in msgspec.structs.fields(InstanceStatus)}
@@ -83,7 +84,7 @@ def merge_conditions(
         if old is not None and (old.status, old.reason, old.message) == (state, reason, message):
             continue
         changed = True
-        since = old.last_transition_time if old is not None and old.status == state else now
+        since = old.last_transition_time if old is not None and old.status == state else floor(now)
         by_type[kind] = Condition(
             type=kind,
             status=state,

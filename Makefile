@@ -1,0 +1,53 @@
+# Every target sets up what it needs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+DEVCLUSTER := python3 -m devcluster
+PYTEST_ARGS ?=
+
+.PHONY: help demo test check cluster images clean bootstrap lint types unit chart-lint format locks
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: bootstrap ## the main job, watched: cluster, images, chart, a speaking avatar, collection (first time about 15 min)
+	@$(PYTHON) -m demo
+
+test: bootstrap ## the whole test suite, on real clusters of its own (first time about 30 min)
+	@scripts/test $(PYTEST_ARGS)
+
+check: bootstrap lint types unit ## the fast inner loop: lint, types, unit tests (under a minute)
+
+cluster: ## a real one-node Kubernetes on this machine (python3 -m devcluster --help)
+	@$(DEVCLUSTER) up
+
+images: ## build the three images and load them into the cluster
+	@tars=$$(images/build) && $(DEVCLUSTER) load-image $$tars
+
+clean: ## end the clusters and everything they left; caches outside the tree stay
+	@for name in avatar test e2e; do $(DEVCLUSTER) --name $$name down; done
+	@rm -rf out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+bootstrap: ## .venv from the lock file
+	@scripts/bootstrap
+
+lint: bootstrap ## ruff: lint and format
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m ruff format --check --quiet .
+
+types: bootstrap ## mypy, strict
+	@$(PYTHON) -m mypy operator runtime devcluster demo
+
+unit: bootstrap ## unit tests
+	@$(PYTHON) -m pytest -q tests/unit
+
+chart-lint: bootstrap ## helm lint, and the rendered manifests against the chart
+	@PATH="$$($(DEVCLUSTER) binaries):$$PATH" scripts/chart-lint
+
+format: bootstrap ## rewrite the code in the project's format
+	@$(PYTHON) -m ruff check --fix --quiet .
+	@$(PYTHON) -m ruff format --quiet .
+
+locks: bootstrap ## write the lock files anew from pyproject.toml
+	@locks/compile

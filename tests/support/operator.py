@@ -1,0 +1,111 @@
+"""The operator as a process of its own: started, killed, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody has at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Operator:
+    """One operator, perhaps several processes after each other; all of them write one log."""
+
+    def __init__(self, kubeconfig: Path, log: Path, namespaces: tuple[str, ...] = (), options: tuple[str, ...] = ()):
+        self.log = log
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = [sys.executable, "-m", "avatar_operator", "run", f"--kubeconfig={kubeconfig}"]
+        self._command += [f"--listen=127.0.0.1:{self.port}", "--log-level=debug", *options]
+        self._command += [f"--namespace={name}" for name in namespaces]
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self.process is not None and self.process.poll() is None
+
+    def launch(self) -> None:
+        """Start the process and do not wait for it."""
+        assert not self.running, "it runs already"
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "PYTHONUNBUFFERED": "1"}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=env, cwd=ROOT)
+
+    async def start(self, timeout: float = 40) -> Operator:
+        """Start the process and wait until it is ready."""
+        self.launch()
+        await self.until_ready(timeout)
+        return self
+
+    async def until_ready(self, timeout: float = 40) -> None:
+        """Wait for /readyz to say yes."""
+        deadline = time.monotonic() + timeout
+        while (state := await self.readiness()) != "ok":
+            if not self.running:
+                code = self.process.returncode if self.process else None
+                raise AssertionError(f"the operator ended with code {code}:\n{self.tail()}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the operator is not ready after {timeout} s ({state}):\n{self.tail()}")
+            await asyncio.sleep(0.05)
+
+    async def readiness(self) -> str:
+        """What /readyz says; "ok" when ready."""
+        return (await self.page("/readyz")).strip()
+
+    async def page(self, path: str) -> str:
+        """The text of a page of the operator's own server; empty while it does not listen."""
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+                session.get(f"http://127.0.0.1:{self.port}{path}") as response,
+            ):
+                return await response.text()
+        except (aiohttp.ClientError, TimeoutError):
+            return ""
+
+    async def metric(self, name: str) -> float:
+        """The sum over all label sets of a metric."""
+        total = 0.0
+        for line in (await self.page("/metrics")).splitlines():
+            if line.split("{")[0].split(" ")[0] == name:
+                total += float(line.rpartition(" ")[2])
+        return total
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until the process is gone."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        if self.process is not None:
+            self.process.wait(10)
+
+    def stop(self) -> int:
+        """SIGTERM and the exit code; SIGKILL after ten seconds."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.process.returncode
+
+    def tail(self, lines: int = 60) -> str:
+        """The end of the log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,263 @@
+"""A reverse proxy in front of the API server that counts, refuses, delays, cuts, and kills.
+
+The operator's kubeconfig points here. Everything passes unchanged (tokens, watches) but what a test asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import yaml
+from aiohttp import web
+
+from avatar_operator.kube.credentials import from_kubeconfig
+
+_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_HOP = {"host", "connection", "transfer-encoding", "content-length", "keep-alive"}
+
+
+@dataclass
+class Call:
+    """One request of the operator. ``code`` is the answer's status, 0 = none was given."""
+
+    verb: str
+    resource: str
+    namespace: str
+    name: str
+    subresource: str
+    body: Any
+    agent: str
+    code: int = 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes something."""
+        return self.verb not in ("get", "list", "watch")
+
+    @property
+    def phase(self) -> str:
+        """The phase that a status patch sets, if it does."""
+        status = self.body.get("status") if isinstance(self.body, dict) else None
+        return str(status.get("phase", "")) if isinstance(status, dict) else ""
+
+    def __str__(self) -> str:
+        target = "/".join(part for part in (self.resource, self.name, self.subresource) if part)
+        return f"{self.verb} {target}{f' phase={self.phase}' if self.phase else ''} → {self.code}"
+
+
+Match = Callable[[Call], bool]
+
+
+def matching(verb: str = "", resource: str = "", phase: str = "") -> Match:
+    """A match by verb, resource and the phase that a status patch sets; an empty one matches all."""
+    return lambda call: (
+        verb in ("", call.verb) and resource in ("", call.resource) and (not phase or call.phase == phase)
+    )
+
+
+@dataclass
+class Rule:
+    """What to do with calls that match, ``times`` times (-1 = always)."""
+
+    match: Match
+    act: Callable[[Call], Awaitable[web.StreamResponse | None]]
+    times: int = 1
+    hits: int = 0
+
+
+@dataclass
+class _Stream:
+    """A watch that is open."""
+
+    call: Call
+    request: web.Request
+    stalled: bool = False
+
+
+@dataclass
+class Proxy:
+    """Use as ``async with Proxy(kubeconfig)``; ``calls`` grows, ``rules`` may be changed at any time."""
+
+    upstream: Path
+    calls: list[Call] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        self._found = from_kubeconfig(self.upstream)
+        self._streams: list[_Stream] = []
+        self._after: list[tuple[Match, Callable[[], None]]] = []
+        self._stall_new = False
+
+    async def __aenter__(self) -> Self:
+        tls: Any = self._found.tls if self._found.tls is not None else True
+        connector = aiohttp.TCPConnector(limit=0, ssl=tls)
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port = int(self._runner.addresses[0][1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut_watches()
+        await self._runner.cleanup()
+        await self._session.close()
+
+    def kubeconfig(self, path: Path) -> Path:
+        """Write a kubeconfig that leads here with the same credentials."""
+        config = yaml.safe_load(self.upstream.read_text())
+        for cluster in config["clusters"]:
+            cluster["cluster"] = {"server": f"http://127.0.0.1:{self.port}"}
+        path.write_text(json.dumps(config))
+        return path
+
+    # ---- what tests ask for --------------------------------------------------------------
+
+    def writes(self, *resources: str) -> list[Call]:
+        """The writes so far, of the resources named (default: all but events)."""
+        wanted = [c for c in self.calls if c.writes and c.resource != "events"]
+        return [c for c in wanted if c.resource in resources] if resources else wanted
+
+    def refuse(
+        self, match: Match, status: int, *, times: int = 1, retry_after: int | None = None, reason: str = "Injected"
+    ) -> Rule:
+        """Answer with an error instead of forwarding."""
+
+        async def act(_: Call) -> web.Response:
+            headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+            body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "reason": reason}
+            return web.json_response({**body, "message": "injected"}, status=status, headers=headers)
+
+        return self._rule(Rule(match, act, times))
+
+    def delay(self, match: Match, seconds: float, *, times: int = -1) -> Rule:
+        """Forward later."""
+
+        async def act(_: Call) -> None:
+            await asyncio.sleep(seconds)
+
+        return self._rule(Rule(match, act, times))
+
+    def before(self, match: Match, do: Callable[[Call], Awaitable[None]], *, times: int = 1) -> Rule:
+        """Do something (as another client would) right before a call is forwarded."""
+
+        async def act(call: Call) -> None:
+            await do(call)
+
+        return self._rule(Rule(match, act, times))
+
+    def kill_at(self, match: Match, when: str, kill: Callable[[], None]) -> None:
+        """``when`` "before" forwarding the next matching call, or "after" it was answered, call ``kill``."""
+        self.killed.clear()
+        if when == "after":
+            self._after.append((match, kill))
+            return
+
+        async def act(_: Call) -> web.Response:
+            kill()
+            self.killed.set()
+            return web.Response(status=502)
+
+        self._rule(Rule(match, act))
+
+    def cut_watches(self, resource: str = "") -> int:
+        """Break the watches that are open, in the middle of the stream; how many."""
+        cut = [s for s in self._streams if resource in ("", s.call.resource)]
+        for stream in cut:
+            if stream.request.transport is not None:
+                stream.request.transport.abort()
+        return len(cut)
+
+    def stall_watches(self, resource: str = "") -> None:
+        """Half-open: the connection stays, nothing comes any more, and new watches hear nothing either."""
+        self._stall_new = True
+        for stream in self._streams:
+            if resource in ("", stream.call.resource):
+                stream.stalled = True
+
+    def unstall(self) -> None:
+        """New watches work again; the stalled ones are cut."""
+        self._stall_new = False
+        for stream in self._streams:
+            if stream.stalled and stream.request.transport is not None:
+                stream.request.transport.abort()
+
+    def _rule(self, rule: Rule) -> Rule:
+        self.rules.append(rule)
+        return rule
+
+    # ---- passing on ----------------------------------------------------------------------
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        call = _parse(request, body)
+        self.calls.append(call)
+        for rule in list(self.rules):
+            if rule.times != 0 and rule.match(call):
+                rule.times -= 1
+                rule.hits += 1
+                answer = await rule.act(call)
+                if answer is not None:
+                    call.code = answer.status
+                    return answer
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
+        url = self._found.server.rstrip("/") + request.path_qs
+        async with self._session.request(
+            request.method, url, data=body or None, headers=headers, timeout=aiohttp.ClientTimeout(total=None)
+        ) as upstream:
+            call.code = upstream.status
+            kept = {k: v for k, v in upstream.headers.items() if k.lower() not in _HOP}
+            if call.verb == "watch" and upstream.status == 200:
+                return await self._stream(request, call, upstream, kept)
+            content = await upstream.read()
+        for item in list(self._after):
+            match, kill = item
+            if match(call):
+                self._after.remove(item)
+                kill()
+                self.killed.set()
+        return web.Response(status=call.code, body=content, headers=kept)
+
+    async def _stream(
+        self, request: web.Request, call: Call, upstream: aiohttp.ClientResponse, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=200, headers=headers)
+        await response.prepare(request)
+        stream = _Stream(call, request, self._stall_new)
+        self._streams.append(stream)
+        try:
+            async for chunk in upstream.content.iter_any():
+                if not stream.stalled:
+                    await response.write(chunk)
+        except (ConnectionError, aiohttp.ClientError):
+            pass
+        finally:
+            self._streams.remove(stream)
+        return response
+
+
+def _parse(request: web.Request, body: bytes) -> Call:
+    parts = request.path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    namespace = ""
+    if len(rest) > 2 and rest[0] == "namespaces":
+        namespace, rest = rest[1], rest[2:]
+    rest += [""] * (3 - len(rest))
+    verb = _VERBS.get(request.method, request.method.lower())
+    if verb == "get" and not rest[1]:
+        verb = "watch" if request.query.get("watch") in ("true", "1") else "list"
+    try:
+        content = json.loads(body) if body else None
+    except ValueError:
+        content = None
+    return Call(verb, rest[0], namespace, rest[1], rest[2], content, request.headers.get("User-Agent", ""))

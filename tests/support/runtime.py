@@ -1,0 +1,77 @@
+"""A lip-sync runtime played by the test: it counts what the test says and remembers what it was told."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass, field
+from typing import Self
+
+from aiohttp import web
+
+_SERIAL = itertools.count(1)
+
+
+def own_address() -> str:
+    """A loopback address that no other fake runtime of this process has."""
+    number = next(_SERIAL)
+    return f"127.86.{number // 200}.{number % 200 + 1}"
+
+
+@dataclass
+class FakeRuntime:
+    """Answers on ``address:port`` as design §5 says. Use as ``async with``.
+
+    ``sessions`` is what /health says. ``script``: sessions for the coming looks, one each, before ``sessions`` holds
+    again. ``told`` are the drain values that came in.
+    """
+
+    port: int = 8615
+    address: str = field(default_factory=own_address)
+    sessions: int = 0
+    script: list[int] = field(default_factory=list)
+    looks: int = 0
+    told: list[bool] = field(default_factory=list)
+    idle_since: float = field(default_factory=time.monotonic)
+
+    async def __aenter__(self) -> Self:
+        await self.up()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.down()
+
+    async def up(self) -> None:
+        """Listen."""
+        app = web.Application()
+        app.add_routes([web.get("/health", self._health), web.post("/api/admin/drain", self._drain)])
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self.address, self.port, reuse_address=True).start()
+
+    async def down(self) -> None:
+        """Stop listening: connections are refused from now on."""
+        await self._runner.cleanup()
+
+    @property
+    def draining(self) -> bool:
+        """What it was told last."""
+        return bool(self.told) and self.told[-1]
+
+    def use(self, sessions: int) -> None:
+        """Sessions begin or end now."""
+        self.sessions = sessions
+        self.idle_since = time.monotonic()
+
+    async def _health(self, _: web.Request) -> web.Response:
+        self.looks += 1
+        if self.script:
+            self.use(self.script.pop(0))
+        idle = 0.0 if self.sessions else time.monotonic() - self.idle_since
+        body = {"service": "webrtc", "max_sessions": 100, "speaking": 0, "avatar": "test"}
+        status = "draining" if self.draining else "healthy"
+        return web.json_response({**body, "status": status, "sessions": self.sessions, "idle_seconds": round(idle, 3)})
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        self.told.append(bool((await request.json())["drain"]))
+        return web.json_response({"code": 0, "data": {"sessions": self.sessions}})

@@ -160,9 +160,11 @@ def _forget_earlier_run(shell: Shell) -> None:
     )
     wait_for(
         "the pods of an earlier run to end",
-        lambda: not shell.json(
-            "kubectl", "-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/component=avatar-runtime"
-        )["items"],
+        lambda: (
+            not shell.json(
+                "kubectl", "-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/component=avatar-runtime"
+            )["items"]
+        ),
         90,
     )
     shell.run("kubectl", "-n", NAMESPACE, "delete", "events", "--all", show=False)

@@ -78,4 +78,4 @@ def wait_for(what: str, look: Callable[[], Any], timeout: float, last: Callable[
 
 
 def _shown(command: Sequence[str]) -> str:
-    return " ".join(f"'{part}'" if any(c in part for c in " {\"") else part for part in command)
+    return " ".join(f"'{part}'" if any(c in part for c in ' {"') else part for part in command)

@@ -10,24 +10,24 @@ from datetime import UTC, datetime
 import msgspec
 
 from avatar_operator.domain.plan import plan
-from avatar_operator.domain.poolstatus import pool_patch
-from avatar_operator.domain.resources import Pod, Pool
+from avatar_operator.domain.resources import Avatar, Pod, Pool
+from avatar_operator.domain.summaries import avatar_patch, pool_patch
 from avatar_operator.domain.view import GroupKey
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError, NotFoundError
-from avatar_operator.kube.kinds import POOLS
+from avatar_operator.kube.kinds import AVATARS, POOLS
 
 from .executor import Executor, Memory
 from .metrics import Metrics
 from .queue import WorkQueue
-from .store import Key, PoolKey, Store
+from .store import AvatarKey, Key, PoolKey, Store
 
 log = logging.getLogger(__name__)
 
 # A plan that asks for more passes than this chases its own tail; it continues after a pause.
 MAX_PASSES = 12
 # A pool's status and queue positions follow its instances at this distance at most.
-POOL_PERIOD_SECONDS = 0.5
+POOL_PERIOD_SECONDS = 1.0
 
 
 class Reconciler:
@@ -63,7 +63,7 @@ class Reconciler:
             self._metrics.queue_depth.set(len(self._queue))
             began = self._busy_since[key] = time.monotonic()
             try:
-                await (self._pool(key) if isinstance(key, PoolKey) else self._group(key))
+                await self._reconcile(key)
                 self._queue.forget(key)
             except ApiError as error:
                 delay = self._queue.retry(key, error.retry_after)
@@ -76,9 +76,17 @@ class Reconciler:
                 log.exception("reconcile failed; again in %.1f s", delay, extra={"key": key[1]})
             finally:
                 self._busy_since.pop(key, None)
-                kind = "pool" if isinstance(key, PoolKey) else "group"
-                self._metrics.reconcile_seconds.labels(kind).observe(time.monotonic() - began)
+                self._metrics.reconcile_seconds.labels(key.kind).observe(time.monotonic() - began)
                 self._queue.done(key)
+
+    async def _reconcile(self, key: Key) -> None:
+        match key:
+            case GroupKey():
+                await self._group(key)
+            case PoolKey():
+                await self._pool(key)
+            case AvatarKey():
+                await self._avatar(key)
 
     async def _group(self, key: GroupKey) -> None:
         memory = self._memory.setdefault(key, Memory())
@@ -137,6 +145,22 @@ class Reconciler:
             self._store.remove(Pool, key.namespace, key.name, pool.metadata.uid)
             return
         self._store.apply(msgspec.json.decode(raw, type=Pool))
+
+    async def _avatar(self, key: AvatarKey) -> None:
+        """The status of the Avatars of one name: which of them counts."""
+        first: Avatar | None = None
+        for avatar in self._store.avatars(key):
+            change = avatar_patch(avatar, first, datetime.now(UTC))
+            first = first or avatar
+            if change is None:
+                continue
+            meta = avatar.metadata
+            try:
+                raw = await self._client.merge_patch(AVATARS, meta.namespace, meta.name, {"status": change}, "status")
+            except NotFoundError:
+                self._store.remove(Avatar, meta.namespace, meta.name, meta.uid)
+            else:
+                self._store.apply(msgspec.json.decode(raw, type=Avatar))
 
 
 def _served(live: list[Pod], memory: Memory) -> Pod:

@@ -26,9 +26,18 @@ class PoolKey(NamedTuple):
 
     namespace: str
     name: str
+    kind: str = "pool"
 
 
-Key = GroupKey | PoolKey
+class AvatarKey(NamedTuple):
+    """Namespace and avatarName of an Avatar, and of its namesakes."""
+
+    namespace: str
+    avatar_name: str
+    kind: str = "avatar"
+
+
+Key = GroupKey | PoolKey | AvatarKey
 ObjectId = tuple[str, str]
 Turn = tuple[datetime, str, GroupKey]
 
@@ -151,7 +160,7 @@ class Store:
 
     def pool(self, key: PoolKey) -> Pool | None:
         """The AvatarPool, if it exists."""
-        found = self._objects[Pool].get(key)
+        found = self._objects[Pool].get((key.namespace, key.name))
         return found if isinstance(found, Pool) else None
 
     def pools(self, namespace: str = "") -> list[Pool]:
@@ -159,6 +168,11 @@ class Store:
         return [
             p for p in self._objects[Pool].values() if isinstance(p, Pool) and namespace in ("", p.metadata.namespace)
         ]
+
+    def avatars(self, key: AvatarKey) -> list[Avatar]:
+        """The Avatars of that avatarName, the oldest (the one that counts) first."""
+        named = self._avatars.get((key.namespace, key.avatar_name), {})
+        return sorted(named.values(), key=lambda a: (str(a.metadata.creation_timestamp), a.metadata.name))
 
     def pool_of(self, key: GroupKey) -> PoolKey | None:
         """The pool that a group belongs to."""
@@ -209,10 +223,7 @@ class Store:
         members = sorted(group.members.values(), key=lambda m: m.age_key)
         avatar = None
         if members:
-            named = self._avatars.get((key.namespace, members[0].spec.avatar_name))
-            if named:
-                # Two Avatars of one name: the older one, so that a copy changes nothing.
-                avatar = min(named.values(), key=lambda a: (str(a.metadata.creation_timestamp), a.metadata.name))
+            avatar = next(iter(self.avatars(AvatarKey(key.namespace, members[0].spec.avatar_name))), None)
         return GroupView(
             key,
             now,
@@ -268,6 +279,7 @@ class Store:
             case Avatar():
                 name = (item.metadata.namespace, item.spec.avatar_name)
                 self._avatars[name][item.metadata.name] = item
+                self._changed(AvatarKey(*name))
                 self._touch_all(self._avatar_groups.get(name, set()))
             case Instance():
                 key, pool = _group_of(item)
@@ -293,6 +305,7 @@ class Store:
             case Avatar():
                 name = (item.metadata.namespace, item.spec.avatar_name)
                 self._avatars[name].pop(item.metadata.name, None)
+                self._changed(AvatarKey(*name))
                 self._touch_all(self._avatar_groups.get(name, set()))
             case Instance():
                 key, _ = _group_of(item)

@@ -15,6 +15,8 @@ class GroupKey(NamedTuple):
 
     namespace: str
     id: str
+    # Keys of different kinds share a queue: equal names must not make them equal.
+    kind: str = "group"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What an AvatarPool's status says: ports, instances by phase, queue, conditions."""
+"""What the status of an AvatarPool and of an Avatar says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from .ports import overlap
-from .resources import Instance, Pool, PoolInstanceStatus, PoolPortStatus
+from .resources import Avatar, Instance, Pool, PoolInstanceStatus, PoolPortStatus
 from .status import full, merge_conditions
 
 # More ports than this are counted, not listed.
@@ -63,3 +63,25 @@ def _conditions(pool: Pool, others: list[Pool]) -> tuple[tuple[str, str, str, st
         message = f"spec.gpu.mode {pool.spec.gpu.mode} needs the node agent, which this version does not have yet"
         return (("PortRangeValid", "True", "Valid", ""), ("Ready", "False", "GPUModeUnavailable", message))
     return (("PortRangeValid", "True", "Valid", ""), ("Ready", "True", "Accepted", ""))
+
+
+def avatar_patch(avatar: Avatar, first: Avatar | None, now: datetime) -> dict[str, Any] | None:
+    """The merge patch for an Avatar's status, or None when it is right already.
+
+    ``first``: an older Avatar of the same avatarName, which is the one that counts.
+    """
+    meta = avatar.metadata
+    wanted = ("Ready", "True", "Accepted", "")
+    if first is not None:
+        message = (
+            f"spec.avatarName {avatar.spec.avatar_name!r} is that of the older Avatar {first.metadata.name!r}, which "
+            "is used; delete one of the two or give this one another avatarName"
+        )
+        wanted = ("Ready", "False", "DuplicateName", message)
+    changed: dict[str, Any] = {}
+    if avatar.status.observed_generation != meta.generation:
+        changed["observedGeneration"] = meta.generation
+    conditions = merge_conditions(avatar.status.conditions, (wanted,), now, generation=meta.generation)
+    if conditions is not None:
+        changed["conditions"] = conditions
+    return changed or None

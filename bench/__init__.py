@@ -1,0 +1,1 @@
+"""Measurements: each against what it is compared to, in one run."""

@@ -232,7 +232,8 @@ class Executor:
     def _measure(self, action: PatchStatus) -> None:
         old, new, meta = action.instance.status, action.status, action.instance.metadata
         pool = action.instance.spec.pool_ref
-        if new.get("phase") == "Running" and old.phase == "Starting" and old.start_time is not None:
+        first_ready = new.get("phase") == "Running" and old.ready_time is None
+        if first_ready and old.start_time is not None:
             seconds = (datetime.now(UTC) - old.start_time).total_seconds()
             self._metrics.start_seconds.labels(meta.namespace, pool).observe(seconds)
         if new.get("phase") == "Stopped" and new.get("reason", old.reason) == "Idle":

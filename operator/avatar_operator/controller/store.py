@@ -286,6 +286,8 @@ class Store:
                 self._group(key, pool).members[item.metadata.name] = item
                 self._avatar_groups[key.namespace, item.spec.avatar_name].add(key)
                 self._touch(key)
+                # The pool's status counts its instances by phase.
+                self._changed(pool)
             case Pod():
                 if (found := _labelled(item.metadata)) is not None:
                     self._group(*found[:2]).pods[item.metadata.name] = item
@@ -308,12 +310,13 @@ class Store:
                 self._changed(AvatarKey(*name))
                 self._touch_all(self._avatar_groups.get(name, set()))
             case Instance():
-                key, _ = _group_of(item)
+                key, pool = _group_of(item)
                 if group := self._groups.get(key):
                     group.members.pop(item.metadata.name, None)
                     if not group.members:
                         self._avatar_groups[key.namespace, item.spec.avatar_name].discard(key)
                 self._touch(key)
+                self._changed(pool)
             case Pod():
                 if (found := _labelled(item.metadata)) is not None:
                     if group := self._groups.get(found[0]):

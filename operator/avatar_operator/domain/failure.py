@@ -31,7 +31,7 @@ def backoff(failures: int, seed: str) -> timedelta:
 
 
 def fail(view: GroupView, members: list[Instance], state: PodState, result: Plan) -> None:
-    """Status after the pod failed with ``state``: retried at once or after a backoff.
+    """The server's status after the pod failed with ``state``: retried at once or after a backoff.
 
     One loss of an instance that had been ready (evicted, node gone, deleted
     by hand) is made good at once; everything else waits.
@@ -61,8 +61,3 @@ def fail(view: GroupView, members: list[Instance], state: PodState, result: Plan
     )
     event = Event("Warning", state.reason, state.message + tail)
     say(view.now, server, Desired(phase, state.reason, state.message, fields, conditions), result, event)
-    # A follower must not inherit the ready time of a pod that is gone.
-    for member in members[1:]:
-        if member.status.ready_time is not None:
-            desired = Desired("Pending", state.reason, state.message, {**NO_POD, "sharedWith": server.metadata.name})
-            say(view.now, member, desired, result)

@@ -41,16 +41,10 @@ def needs_claim(view: GroupView) -> bool:
     """Whether the group waits for a port: what the pool's queue is made of."""
     if view.claims or view.pods:
         return False
-    return any(_may_start(view, m) for m in view.members)
-
-
-def _may_start(view: GroupView, instance: Instance) -> bool:
-    retry = instance.status.retry_time
-    return (
-        wants_to_run(instance)
-        and check(instance, view.pool, view.avatar) is None
-        and (retry is None or retry <= view.now)
-    )
+    server = next((m for m in view.members if wants_to_run(m) and check(m, view.pool, view.avatar) is None), None)
+    # The server's backoff is the group's: its followers do not hold a place in the queue meanwhile.
+    retry = server.status.retry_time if server is not None else None
+    return server is not None and (retry is None or retry <= view.now)
 
 
 def plan(view: GroupView) -> Plan:
@@ -75,9 +69,10 @@ def plan(view: GroupView) -> Plan:
         _settle_asleep(view, result)
         return result
     pod = _one_pod(live, result)
-    valid = [m for m in wanting if view.pool is not None and _within_limits(m, view)]
+    # Nobody is thrown out for a limit that was lowered since: then all of them stay.
+    valid = [m for m in wanting if _within_limits(m, view)] or wanting
     _refuse(view, [m for m in wanting if m not in valid], result)
-    _run(view, valid or wanting, pod, result)
+    _run(view, valid, pod, result)
     _settle_asleep(view, result)
     return result
 
@@ -141,7 +136,7 @@ def _start(view: GroupView, members: list[Instance], result: Plan) -> None:
         _lost(view, members, result)
         return
     if view.rejection is not None:
-        fail(view, members, PodState(PodPhase.FAILED, *view.rejection), result)
+        _fail(view, members, PodState(PodPhase.FAILED, *view.rejection), result)
         return
     retry = server.status.retry_time
     if retry is not None and retry > view.now:
@@ -164,8 +159,13 @@ def _start(view: GroupView, members: list[Instance], result: Plan) -> None:
 
 def _lost(view: GroupView, members: list[Instance], result: Plan) -> None:
     """The pod of a ready instance is gone and nobody here deleted it: build it anew."""
-    state = PodState(PodPhase.FAILED, "PodLost", "the pod disappeared")
+    _fail(view, members, PodState(PodPhase.FAILED, "PodLost", "the pod disappeared"), result)
+
+
+def _fail(view: GroupView, members: list[Instance], state: PodState, result: Plan) -> None:
+    """A start that failed without a pod of its own to look at."""
     fail(view, members, state, result)
+    _follow(view, members, result)
 
 
 def _wait_for_end(view: GroupView, members: list[Instance], result: Plan) -> None:
@@ -237,7 +237,7 @@ def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
         result.wake_at(deadline)
         if view.now >= deadline:
             text = f"no port became free in {queue.timeout_seconds} s (spec.queue.timeoutSeconds of the AvatarPool)"
-            fail(view, members, PodState(PodPhase.FAILED, "QueueTimeout", text), result)
+            _fail(view, members, PodState(PodPhase.FAILED, "QueueTimeout", text), result)
             return
     fields = {**NO_POD, "queuePosition": position, "retryTime": None}
     conditions = (
@@ -297,7 +297,8 @@ def _claim_for_pod(view: GroupView, server: Instance, pod: Pod, result: Plan) ->
     port = int(pod.metadata.labels.get(LABEL_PORT, "0"))
     if port and not any(c.metadata.name == pod.metadata.name for c in view.claims):
         result.actions.append(CreateClaim(port, objects.service(server, view.key.id, port)))
-    result.actions.extend(ReleaseClaim(c) for c in view.claims if c.metadata.name != pod.metadata.name)
+    with_pod = {p.metadata.name for p in view.pods}
+    result.actions.extend(ReleaseClaim(c) for c in view.claims if c.metadata.name not in with_pod)
 
 
 def _own(members: list[Instance], pod: Pod, result: Plan) -> None:

@@ -7,8 +7,9 @@ functions only choose, the API server arbitrates.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from .resources import Ports
 
@@ -29,7 +30,11 @@ class Admission:
 
 def lowest_free(ports: Ports, taken: Container[int]) -> int | None:
     """The lowest port of the range that is not taken, or None."""
-    return next((p for p in range(ports.base, ports.base + ports.count) if p not in taken), None)
+    return next(_free(ports, taken), None)
+
+
+def _free(ports: Ports, taken: Container[int]) -> Iterator[int]:
+    return (p for p in range(ports.base, ports.base + ports.count) if p not in taken)
 
 
 def admit(ports: Ports, capacity: int, held: int, rank: int, taken: Container[int]) -> Admission:
@@ -38,23 +43,21 @@ def admit(ports: Ports, capacity: int, held: int, rank: int, taken: Container[in
     ``held`` claims of the pool exist; ``capacity`` may. ``taken`` are the
     ports in use by anyone in the namespace, quarantined ones included.
     """
-    free = capacity - held
-    if rank >= free:
-        return Admission(
-            position=rank - max(free, 0) + 1,
-            reason="PoolFull",
-            message=f"the pool runs {held} of {capacity} instances; waiting for one to end",
-        )
-    port = lowest_free(ports, taken)
-    if port is None:
-        last = ports.base + ports.count - 1
-        return Admission(
-            position=rank + 1,
-            reason="PortsExhausted",
-            message=f"every port of {ports.base}–{last} is claimed or quarantined; "
-            "waiting for one, or widen spec.ports of the AvatarPool",
-        )
-    return Admission(port=port)
+    room = max(0, capacity - held)
+    usable = sum(1 for _ in islice(_free(ports, taken), room))
+    if rank < usable:
+        return Admission(port=lowest_free(ports, taken))
+    position = rank - usable + 1
+    if rank >= room:
+        message = f"the pool runs {held} of {capacity} instances; waiting for one to end"
+        return Admission(position=position, reason="PoolFull", message=message)
+    last = ports.base + ports.count - 1
+    return Admission(
+        position=position,
+        reason="PortsExhausted",
+        message=f"every port of {ports.base}–{last} is claimed or quarantined; "
+        "waiting for one, or widen spec.ports of the AvatarPool",
+    )
 
 
 def overlap(one: Ports, other: Ports) -> bool:

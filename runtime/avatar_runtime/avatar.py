@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from avatar_runtime.config import check_avatar_name, engine_name
 from avatar_runtime.errors import ConfigError
@@ -89,7 +89,9 @@ def load(data_dir: Path, name: str) -> Avatar:
     size = drawing.pop("size", 352)
     if not isinstance(size, int) or isinstance(size, bool) or not 128 <= size <= 1024 or size % 16:
         raise ConfigError(f"{folder / 'avatar.json'}: size must be a multiple of 16 between 128 and 1024, not {size!r}")
-    return Avatar(name=name, face=_face(drawing, folder / "avatar.json"), size=size, **_run(config, folder / "config.json"))
+    return Avatar(
+        name=name, face=_face(drawing, folder / "avatar.json"), size=size, **_run(config, folder / "config.json")
+    )
 
 
 def available(data_dir: Path) -> list[str]:
@@ -162,6 +164,6 @@ def _run(data: dict[str, Any], path: Path) -> dict[str, Any]:
         value = data.get(key)
         if value is not None and not isinstance(value, str):
             raise ConfigError(f"{path}: {key} must be a string, not {value!r}")
-        result[target] = cast("str | None", value) or None
+        result[target] = value or None
     result["extra"] = {k: v for k, v in data.items() if k not in ("tts_model", "max_session", "timbre", "avatar_model")}
     return result

@@ -49,8 +49,7 @@ def _catmull(a: float, b: float, c: float, d: float, t: float) -> float:
 def ellipse(cx: float, cy: float, rx: float, ry: float, steps: int = 48) -> list[Point]:
     """Return an ellipse's outline."""
     return [
-        (cx + rx * math.cos(2 * math.pi * i / steps), cy + ry * math.sin(2 * math.pi * i / steps))
-        for i in range(steps)
+        (cx + rx * math.cos(2 * math.pi * i / steps), cy + ry * math.sin(2 * math.pi * i / steps)) for i in range(steps)
     ]
 
 

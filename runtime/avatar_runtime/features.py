@@ -74,7 +74,11 @@ def draw_mouth(pen: Pen, face: Face, mouth: Mouth) -> None:
         return
     hole = inner_top + inner_low[::-1]
     teeth_low = upper + min(0.017, gap * 0.27)
-    teeth = [(x - half, upper - 0.03), (x + half, upper - 0.03), *(_arc(x, upper, half * 1.05, teeth_low, u) for u in _range()[::-1])]
+    teeth = [
+        (x - half, upper - 0.03),
+        (x + half, upper - 0.03),
+        *(_arc(x, upper, half * 1.05, teeth_low, u) for u in _range()[::-1]),
+    ]
     tongue = ellipse(x, lower + 0.010 - 0.004 * opening, half * 0.58, 0.010 + gap * 0.22, 28)
     layers: list[tuple[list[Point], tuple[int, int, int]]] = [(hole, CAVITY)]
     if opening > 0.3:
@@ -131,7 +135,10 @@ def _draw_eye(pen: Pen, face: Face, x: float, side: int, shut: float, gaze: int)
         iris = rgb(face.eye)
         layers: list[tuple[list[Point], tuple[int, int, int]]] = [
             (up + low[::-1], (250, 249, 247)),
-            ([(px, py + wide * 0.14) for px, py in up] + [(px, py - wide * 0.3) for px, py in up[::-1]], (214, 212, 214)),
+            (
+                [(px, py + wide * 0.14) for px, py in up] + [(px, py - wide * 0.3) for px, py in up[::-1]],
+                (214, 212, 214),
+            ),
             (ellipse(ix, iy, radius, radius), mix(iris, (0, 0, 0), 0.55)),
             (ellipse(ix, iy, radius * 0.88, radius * 0.88), iris),
             (ellipse(ix, iy + radius * 0.28, radius * 0.58, radius * 0.50), mix(iris, (255, 255, 255), 0.28)),
@@ -142,7 +149,11 @@ def _draw_eye(pen: Pen, face: Face, x: float, side: int, shut: float, gaze: int)
         pen.fill_inside(up + low[::-1], layers)
         pen.line(low[3:-3], mix(rgb(face.skin_shadow), line, 0.35), 0.003, 0.8)
     lash_y = 0.010 if face.jaw > 0.3 else 0.003
-    lash = [*up, (x + side * wide * 1.14, y + tilt * side - lash_y)] if side > 0 else [(x - wide * 1.14, y - tilt - lash_y), *up]
+    lash = (
+        [*up, (x + side * wide * 1.14, y + tilt * side - lash_y)]
+        if side > 0
+        else [(x - wide * 1.14, y - tilt - lash_y), *up]
+    )
     pen.line(lash, line, 0.0085 if face.jaw > 0.3 else 0.0065)
 
 
@@ -158,6 +169,15 @@ def _draw_glasses(pen: Pen, face: Face) -> None:
         ]  # fmt: skip
         pen.fill(rim, (255, 255, 255), 0.10)
         pen.line(rim, frame, 0.0085)
-        pen.line([(x + side * wide, y - 0.012), (face.centre_x + side * face.face_width * 0.49, y - 0.020)], frame, 0.0085)
+        pen.line(
+            [(x + side * wide, y - 0.012), (face.centre_x + side * face.face_width * 0.49, y - 0.020)], frame, 0.0085
+        )
     inner = face.eye_gap / 2 - wide
-    pen.line(spline([(face.centre_x - inner, y - 0.006), (face.centre_x, y - 0.016), (face.centre_x + inner, y - 0.006)], closed=False), frame, 0.008)
+    pen.line(
+        spline(
+            [(face.centre_x - inner, y - 0.006), (face.centre_x, y - 0.016), (face.centre_x + inner, y - 0.006)],
+            closed=False,
+        ),
+        frame,
+        0.008,
+    )

@@ -125,7 +125,9 @@ def _body(face: Face, at: _Geometry, size: int) -> Image.Image:
                 (x + side * (half + 0.052), chin + 0.070), (x + side * 0.005, chin + 0.205),
                 (x + side * 0.105, chin + 0.255), (x + side * (half + 0.085), chin + 0.125),
             ]  # fmt: skip
-            _put(layer, (0, 0, 0), mask([(px, py + 0.008) for px, py in flap], size, blur=0.006).point(lambda v: v * 0.3))
+            _put(
+                layer, (0, 0, 0), mask([(px, py + 0.008) for px, py in flap], size, blur=0.006).point(lambda v: v * 0.3)
+            )
             _put(layer, mix(light, (255, 255, 255), 0.72), mask(flap, size))
     else:
         line = spline([
@@ -134,7 +136,9 @@ def _body(face: Face, at: _Geometry, size: int) -> Image.Image:
             (x + half * 0.8, chin + 0.135), (x + half + 0.055, chin + 0.088),
         ], closed=False)  # fmt: skip
         draw = ImageDraw.Draw(layer)
-        draw.line([(px * size, py * size) for px, py in line], fill=mix(cloth, (0, 0, 0), 0.25), width=round(size * 0.011))
+        draw.line(
+            [(px * size, py * size) for px, py in line], fill=mix(cloth, (0, 0, 0), 0.25), width=round(size * 0.011)
+        )
     return layer
 
 
@@ -144,14 +148,22 @@ def _head(face: Face, at: _Geometry, size: int) -> Image.Image:
     for side in (-1, 1):
         cx, cy = at(side * 1.0, 0.02)
         _put(layer, mix(skin, shadow, 0.45), mask(ellipse(cx, cy, 0.030, 0.052), size))
-        _put(layer, mix(shadow, (120, 50, 40), 0.25), mask(ellipse(cx + side * 0.003, cy, 0.014, 0.030), size, blur=0.005))
+        _put(
+            layer,
+            mix(shadow, (120, 50, 40), 0.25),
+            mask(ellipse(cx + side * 0.003, cy, 0.014, 0.030), size, blur=0.005),
+        )
     shape = mask(at.outline(), size)
     _put(layer, skin, shape)
     _put(layer, shadow, soft_shade(shape, 0.035, (0.018, 0.020)).point(lambda v: v * 0.75))
     light = mask(ellipse(*at(-0.25, -0.42), face.face_width * 0.26, face.face_height * 0.16), size, blur=0.05)
     _put(layer, mix(skin, (255, 255, 255), 0.6), ImageChops.multiply(shape, light).point(lambda v: v * 0.35))
     if face.stubble:
-        lower = mask([at(-1.2, 0.15), at(-0.5, 0.42), at(0, 0.34), at(0.5, 0.42), at(1.2, 0.15), at(1.2, 1.2), at(-1.2, 1.2)], size, 0.028)
+        lower = mask(
+            [at(-1.2, 0.15), at(-0.5, 0.42), at(0, 0.34), at(0.5, 0.42), at(1.2, 0.15), at(1.2, 1.2), at(-1.2, 1.2)],
+            size,
+            0.028,
+        )
         lips = mask(ellipse(face.centre_x, face.mouth_y + 0.005, face.mouth_width * 0.62, 0.036), size, blur=0.014)
         area = ImageChops.multiply(shape, ImageChops.multiply(lower, ImageChops.invert(lips)))
         _put(layer, mix(shadow, rgb(face.hair), 0.55), area.point(lambda v: v * 0.34))
@@ -184,15 +196,29 @@ def _front_hair(layer: Image.Image, face: Face, at: _Geometry, head: Image.Image
     whole = Image.new("L", layer.size, 0)
     for lock in locks:
         whole = ImageChops.lighter(whole, mask(lock, size))
-    fallen = ImageChops.offset(whole.filter(ImageFilter.GaussianBlur(0.012 * size)), round(0.004 * size), round(0.014 * size))
-    _put(layer, mix(rgb(face.skin_shadow), (50, 20, 10), 0.3), ImageChops.multiply(fallen, head).point(lambda v: v * 0.5))
+    fallen = ImageChops.offset(
+        whole.filter(ImageFilter.GaussianBlur(0.012 * size)), round(0.004 * size), round(0.014 * size)
+    )
+    _put(
+        layer, mix(rgb(face.skin_shadow), (50, 20, 10), 0.3), ImageChops.multiply(fallen, head).point(lambda v: v * 0.5)
+    )
     _put(layer, vertical(size, rgb(face.hair_light), rgb(face.hair), 0.12, 0.42), whole)
     _put(layer, mix(rgb(face.hair), (0, 0, 0), 0.4), soft_shade(whole, 0.014, (0.006, 0.008)).point(lambda v: v * 0.6))
-    shine = mask(spline([at(-0.1, -1.02), at(0.42, -1.02), at(0.82, -0.72), at(0.70, -0.74), at(0.30, -0.92)]), size, 0.010)
-    _put(layer, mix(rgb(face.hair_light), (255, 255, 255), 0.35), ImageChops.multiply(whole, shine).point(lambda v: v * 0.45))
+    shine = mask(
+        spline([at(-0.1, -1.02), at(0.42, -1.02), at(0.82, -0.72), at(0.70, -0.74), at(0.30, -0.92)]), size, 0.010
+    )
+    _put(
+        layer,
+        mix(rgb(face.hair_light), (255, 255, 255), 0.35),
+        ImageChops.multiply(whole, shine).point(lambda v: v * 0.45),
+    )
     if parting:
         draw = ImageDraw.Draw(layer)
-        draw.line([(x * size, y * size) for x, y in parting], fill=(*mix(rgb(face.hair), (0, 0, 0), 0.35), 150), width=round(size * 0.004))
+        draw.line(
+            [(x * size, y * size) for x, y in parting],
+            fill=(*mix(rgb(face.hair), (0, 0, 0), 0.35), 150),
+            width=round(size * 0.004),
+        )
 
 
 def _features(face: Face, size: int) -> Image.Image:
@@ -203,9 +229,17 @@ def _features(face: Face, size: int) -> Image.Image:
         cheek = mask(ellipse(x + side * face.face_width * 0.29, face.nose_y + 0.012, 0.045, 0.030), size, blur=0.022)
         _put(layer, rgb(face.blush), cheek.point(lambda v: v * 0.42))
     ny = face.nose_y
-    bridge = mask(spline([(x + 0.012, face.eye_y - 0.01), (x + 0.019, ny - 0.04), (x + 0.032, ny - 0.006), (x + 0.010, ny - 0.012)]), size, 0.009)
+    bridge = mask(
+        spline(
+            [(x + 0.012, face.eye_y - 0.01), (x + 0.019, ny - 0.04), (x + 0.032, ny - 0.006), (x + 0.010, ny - 0.012)]
+        ),
+        size,
+        0.009,
+    )
     _put(layer, shadow, bridge.point(lambda v: v * 0.75))
-    base = mask(spline([(x - 0.030, ny + 0.003), (x, ny + 0.017), (x + 0.030, ny + 0.003), (x, ny + 0.006)]), size, blur=0.004)
+    base = mask(
+        spline([(x - 0.030, ny + 0.003), (x, ny + 0.017), (x + 0.030, ny + 0.003), (x, ny + 0.006)]), size, blur=0.004
+    )
     _put(layer, mix(shadow, (110, 40, 30), 0.28), base)
     for side in (-1, 1):
         nostril = mask(ellipse(x + side * 0.015, ny + 0.007, 0.0075, 0.0042), size, blur=0.002)

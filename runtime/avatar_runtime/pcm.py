@@ -97,7 +97,8 @@ def resample(samples: Samples, source: int, target: int = RATE) -> Samples:
 def _resample_linear(samples: Samples, source: int, target: int) -> Samples:
     length = len(samples) * target // source
     positions = np.arange(length) * (source / target)
-    return np.interp(positions, np.arange(len(samples)), samples).astype(np.int16)
+    result: Samples = np.interp(positions, np.arange(len(samples)), samples).astype(np.int16)
+    return result
 
 
 def loudness(samples: Samples) -> NDArray[np.float32]:
@@ -110,4 +111,5 @@ def loudness(samples: Samples) -> NDArray[np.float32]:
     reference = float(np.percentile(rms, 92))
     if reference < 20:  # digital silence or noise far below any voice
         return np.zeros(count, np.float32)
-    return np.clip(rms / reference, 0, 1).astype(np.float32)
+    result: NDArray[np.float32] = np.clip(rms / reference, 0, 1).astype(np.float32)
+    return result

@@ -114,7 +114,9 @@ class Renderer:
         layers, pose = self._layers, motion.pose(number)
         image = layers.background.convert("RGBA")
         outer = motion.Pose(pose.dx * 0.62, pose.dy * 0.8, pose.roll)
-        image.alpha_composite(self._moved(layers.back_hair, motion.Pose(outer.dx * 0.7, outer.dy * 0.7, pose.roll * 0.7)))
+        image.alpha_composite(
+            self._moved(layers.back_hair, motion.Pose(outer.dx * 0.7, outer.dy * 0.7, pose.roll * 0.7))
+        )
         image.alpha_composite(layers.body)
         image.alpha_composite(self._moved(layers.head, outer))
         image.alpha_composite(self._moved(layers.features, pose))

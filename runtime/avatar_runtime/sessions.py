@@ -81,9 +81,7 @@ class Registry:
     def overdue(self, now: float, timeout: float) -> list[str]:
         """Return the sessions that have been connecting for longer than `timeout` seconds."""
         return [
-            e.sessionid
-            for e in self.entries.values()
-            if e.state is State.CONNECTING and now - e.created >= timeout
+            e.sessionid for e in self.entries.values() if e.state is State.CONNECTING and now - e.created >= timeout
         ]
 
     def idle_seconds(self, now: float) -> float:

@@ -87,9 +87,9 @@ def phoneme_curve(phonemes: Sequence[tuple[float, str]], duration: float) -> Cur
     target = np.tile(np.array(REST, dtype=np.float32), (count, 1))
     ordered = sorted(phonemes, key=lambda p: p[0])
     closures: list[tuple[float, float]] = []
-    for index, (start, ipa) in enumerate(ordered):
-        end = ordered[index + 1][0] if index + 1 < len(ordered) else duration
-        start, end = max(0.0, min(start, duration)), max(0.0, min(end, duration))
+    for index, (begun, ipa) in enumerate(ordered):
+        following = ordered[index + 1][0] if index + 1 < len(ordered) else duration
+        start, end = (max(0.0, min(t, duration)) for t in (begun, following))
         if end <= start:
             continue
         parts = shapes_of(ipa)

@@ -65,12 +65,11 @@ class FakeRuntime:
 
     async def _health(self, _: web.Request) -> web.Response:
         self.looks += 1
-        if self.script:
-            self.use(self.script.pop(0))
-        idle = 0.0 if self.sessions else time.monotonic() - self.idle_since
+        sessions = self.script.pop(0) if self.script else self.sessions
+        idle = 0.0 if sessions else time.monotonic() - self.idle_since
         body = {"service": "webrtc", "max_sessions": 100, "speaking": 0, "avatar": "test"}
         status = "draining" if self.draining else "healthy"
-        return web.json_response({**body, "status": status, "sessions": self.sessions, "idle_seconds": round(idle, 3)})
+        return web.json_response({**body, "status": status, "sessions": sessions, "idle_seconds": round(idle, 3)})
 
     async def _drain(self, request: web.Request) -> web.Response:
         self.told.append(bool((await request.json())["drain"]))

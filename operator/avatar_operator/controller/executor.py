@@ -132,7 +132,7 @@ class Executor:
 
     def _set_aside(self, key: GroupKey, pool: PoolKey, port: int, why: str) -> None:
         log.warning("port quarantined: %s", why, extra={"namespace": key.namespace, "port": port})
-        self._store.quarantine(key.namespace, port, why)
+        self._store.quarantine(key.namespace, port)
         self._quarantine_later(pool, key.namespace, port, QUARANTINE_SECONDS)
 
     async def _release_claim(self, key: GroupKey, service: Service) -> None:

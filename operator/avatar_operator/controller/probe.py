@@ -68,7 +68,9 @@ class RuntimeProbe:
         async with self._session.request(verb, url, json=body, timeout=TIMEOUT, allow_redirects=False) as response:
             if response.status in (404, 405):
                 return None
-            content = await response.content.read(BODY_LIMIT)
+            if (response.content_length or 0) > BODY_LIMIT:
+                raise ValueError(f"the answer has {response.content_length} bytes")
+            content = await response.read()
             if response.status >= 400:
                 raise ValueError(f"HTTP {response.status}")
             found = msgspec.json.decode(content)

@@ -22,12 +22,13 @@ BACKOFF_LIMIT_SECONDS = 60.0
 
 
 class WorkQueue(Generic[K]):
-    """Keys to reconcile. ``now`` is injectable for tests; seconds, monotonic."""
+    """Keys to reconcile. Times are seconds of the monotonic clock."""
 
     def __init__(self) -> None:
         self._ready: deque[K] = deque()
         self._later: deque[K] = deque()
         self._queued: dict[K, float] = {}
+        self._low: set[K] = set()
         self._running: set[K] = set()
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
@@ -44,14 +45,19 @@ class WorkQueue(Generic[K]):
         """Queue ``key`` unless it is queued; one that is being worked on comes again after.
 
         ``low``: behind everything that was added normally (a backlog after a
-        restart must not make live events wait).
+        restart must not make live events wait). Adding it normally as well
+        brings it forward.
         """
         if key in self._running:
             self._again.add(key)
             return
-        if key in self._queued:
+        if key in self._queued and (low or key not in self._low):
             return
-        self._queued[key] = time.monotonic()
+        self._queued.setdefault(key, time.monotonic())
+        if low:
+            self._low.add(key)
+        else:
+            self._low.discard(key)
         (self._later if low else self._ready).append(key)
         self._wakeup.set()
 
@@ -83,7 +89,11 @@ class WorkQueue(Generic[K]):
             line = self._ready or self._later
             if line:
                 key = line.popleft()
+                if (key in self._low) is not (line is self._later):
+                    # Brought forward since, or served already: this entry is void.
+                    continue
                 since = self._queued.pop(key)
+                self._low.discard(key)
                 self._running.add(key)
                 return key, time.monotonic() - since
             self._wakeup.clear()

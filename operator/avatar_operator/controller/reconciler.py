@@ -91,8 +91,10 @@ class Reconciler:
     async def _group(self, key: GroupKey) -> None:
         memory = self._memory.setdefault(key, Memory())
         for _ in range(MAX_PASSES):
-            self._store.refresh(key)
-            view = self._store.view(key, datetime.now(UTC), memory.runtime, memory.rejection)
+            # One time for both: a group that is not in the queue must not be planned as if it were.
+            now = datetime.now(UTC)
+            self._store.refresh(key, now)
+            view = self._store.view(key, now, memory.runtime, memory.rejection)
             pool = self._store.pool_of(key)
             if pool is None:
                 del self._memory[key]

@@ -39,6 +39,7 @@ class AvatarKey(NamedTuple):
 
 Key = GroupKey | PoolKey | AvatarKey
 ObjectId = tuple[str, str]
+_QUARANTINE = "quarantine"
 Turn = tuple[datetime, str, GroupKey]
 
 
@@ -58,6 +59,31 @@ class Group:
         return not (self.members or self.pods or self.claims)
 
 
+class _Holders:
+    """Ports and who holds each: one is free again when the last of its holders has let go."""
+
+    def __init__(self) -> None:
+        self._by_port: dict[int, set[str]] = {}
+
+    def __contains__(self, port: object) -> bool:
+        return port in self._by_port
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._by_port)
+
+    def __len__(self) -> int:
+        return len(self._by_port)
+
+    def add(self, port: int, holder: str) -> None:
+        self._by_port.setdefault(port, set()).add(holder)
+
+    def discard(self, port: int, holder: str) -> None:
+        holders = self._by_port.get(port, set())
+        holders.discard(holder)
+        if not holders:
+            self._by_port.pop(port, None)
+
+
 class Store:
     """``changed`` is called with each key whose plan may differ after a change."""
 
@@ -72,8 +98,9 @@ class Store:
         self._avatars: dict[ObjectId, dict[str, Avatar]] = defaultdict(dict)
         self._avatar_groups: dict[ObjectId, set[GroupKey]] = defaultdict(set)
         self._waiting: dict[PoolKey, list[Turn]] = defaultdict(list)
-        self._held: dict[PoolKey, set[int]] = defaultdict(set)
-        self._taken: dict[str, dict[int, str]] = defaultdict(dict)
+        # Ports held by a pool's claims and pods, and by anything at all in a namespace.
+        self._held: dict[PoolKey, _Holders] = defaultdict(_Holders)
+        self._taken: dict[str, _Holders] = defaultdict(_Holders)
         self._reserved: dict[GroupKey, int] = {}
 
     # ---- feeding -------------------------------------------------------------------
@@ -109,27 +136,23 @@ class Store:
     def reserve(self, group: GroupKey, pool: PoolKey, port: int) -> None:
         """Hold ``port`` while its claim is on the way to the API server."""
         self._reserved[group] = port
-        self._held[pool].add(port)
-        self._taken[group.namespace].setdefault(port, f"reserved by {group.id}")
+        self._hold(pool, port, f"reserved by {group.id}")
         self._place(group)
 
     def unreserve(self, group: GroupKey, pool: PoolKey) -> None:
         """The claim has arrived (and is a Service now) or was refused."""
         port = self._reserved.pop(group, None)
-        if port is not None and not self._claimed(group.namespace, port):
-            self._held[pool].discard(port)
-            self._taken[group.namespace].pop(port, None)
-            self._wake_next(pool)
+        if port is not None:
+            self._let_go(pool, port, f"reserved by {group.id}")
         self._place(group)
 
-    def quarantine(self, namespace: str, port: int, why: str) -> None:
+    def quarantine(self, namespace: str, port: int) -> None:
         """Keep a port out of use: something that is not ours sits on it."""
-        self._taken[namespace][port] = why
+        self._taken[namespace].add(port, _QUARANTINE)
 
     def release_quarantine(self, namespace: str, port: int) -> None:
         """Try the port again."""
-        if not self._claimed(namespace, port):
-            self._taken[namespace].pop(port, None)
+        self._taken[namespace].discard(port, _QUARANTINE)
 
     # ---- reading ---------------------------------------------------------------------
 
@@ -154,9 +177,9 @@ class Store:
             rejection,
         )
 
-    def refresh(self, key: GroupKey) -> None:
-        """Put the group into its pool's queue or take it out, as of now (a backoff may have ended)."""
-        self._place(key)
+    def refresh(self, key: GroupKey, now: datetime) -> None:
+        """Put the group into its pool's queue or take it out, as of ``now`` (a backoff may have ended)."""
+        self._place(key, now)
 
     def pool(self, key: PoolKey) -> Pool | None:
         """The AvatarPool, if it exists."""
@@ -197,8 +220,8 @@ class Store:
         return [turn[2] for turn in self._waiting.get(pool, ())]
 
     def held(self, pool: PoolKey) -> set[int]:
-        """The ports that the pool's claims hold, those on the way included."""
-        return self._held.get(pool, set())
+        """The ports that the pool's claims and pods hold, those on the way included."""
+        return set(self._held.get(pool, ()))
 
     def instance(self, namespace: str, name: str) -> Instance | None:
         """The AvatarInstance, if it is known."""
@@ -217,7 +240,7 @@ class Store:
             return Admission()
         rank = bisect_left(self._waiting[group.pool], group.turn)
         held = len(self._held.get(group.pool, ()))
-        return admit(pool.spec.ports, pool.spec.capacity, held, rank, self._taken.get(key.namespace, {}))
+        return admit(pool.spec.ports, pool.spec.capacity, held, rank, self._taken.get(key.namespace, ()))
 
     def _bare_view(self, key: GroupKey, group: Group, now: datetime) -> GroupView:
         members = sorted(group.members.values(), key=lambda m: m.age_key)
@@ -234,14 +257,14 @@ class Store:
             tuple(group.pods.values()),
         )
 
-    def _place(self, key: GroupKey) -> None:
+    def _place(self, key: GroupKey, now: datetime | None = None) -> None:
         """Keep the queue in step with whether the group waits for a port."""
         group = self._groups.get(key)
         if group is None:
             return
         turn: Turn | None = None
         if key not in self._reserved:
-            view = self._bare_view(key, group, self._clock())
+            view = self._bare_view(key, group, now or self._clock())
             if needs_claim(view):
                 turn = (*view.members[0].age_key, key)
         if turn != group.turn:
@@ -268,8 +291,14 @@ class Store:
                 del line[at]
             group.turn = None
 
-    def _claimed(self, namespace: str, port: int) -> bool:
-        return (namespace, f"avatar-{port}") in self._objects[Service]
+    def _hold(self, pool: PoolKey, port: int, holder: str) -> None:
+        self._held[pool].add(port, holder)
+        self._taken[pool.namespace].add(port, holder)
+
+    def _let_go(self, pool: PoolKey, port: int, holder: str) -> None:
+        self._held[pool].discard(port, holder)
+        self._taken[pool.namespace].discard(port, holder)
+        self._wake_next(pool)
 
     def _link(self, item: AnyObject) -> None:
         match item:
@@ -290,14 +319,16 @@ class Store:
                 self._changed(pool)
             case Pod():
                 if (found := _labelled(item.metadata)) is not None:
-                    self._group(*found[:2]).pods[item.metadata.name] = item
-                    self._touch(found[0])
+                    key, pool, port = found
+                    self._group(key, pool).pods[item.metadata.name] = item
+                    # A pod whose claim somebody has deleted still sits on its port.
+                    self._hold(pool, port, f"Pod {item.metadata.name}")
+                    self._touch(key)
             case Service():
                 if (found := _labelled(item.metadata)) is not None:
                     key, pool, port = found
                     self._group(key, pool).claims[item.metadata.name] = item
-                    self._held[pool].add(port)
-                    self._taken[key.namespace][port] = item.metadata.name
+                    self._hold(pool, port, f"Service {item.metadata.name}")
                     self._touch(key)
 
     def _unlink(self, item: AnyObject) -> None:
@@ -319,18 +350,18 @@ class Store:
                 self._changed(pool)
             case Pod():
                 if (found := _labelled(item.metadata)) is not None:
-                    if group := self._groups.get(found[0]):
+                    key, pool, port = found
+                    if group := self._groups.get(key):
                         group.pods.pop(item.metadata.name, None)
-                    self._touch(found[0])
+                    self._let_go(pool, port, f"Pod {item.metadata.name}")
+                    self._touch(key)
             case Service():
                 if (found := _labelled(item.metadata)) is not None:
                     key, pool, port = found
                     if group := self._groups.get(key):
                         group.claims.pop(item.metadata.name, None)
-                    self._held[pool].discard(port)
-                    self._taken[key.namespace].pop(port, None)
+                    self._let_go(pool, port, f"Service {item.metadata.name}")
                     self._touch(key)
-                    self._wake_next(pool)
                     self._changed(pool)
 
     def _group(self, key: GroupKey, pool: PoolKey) -> Group:
@@ -349,7 +380,6 @@ class Store:
             self._dequeue(group)
             del self._groups[key]
             self._pool_groups[group.pool].discard(key)
-            self._reserved.pop(key, None)
         self._changed(key)
 
     def _touch_pool(self, pool: PoolKey) -> None:

@@ -56,7 +56,8 @@ def patch(instance: Instance, desired: Desired, now: datetime) -> Json | None:
     }
     status = instance.status
     changed = {
-        name: plain
+        # A merge patch leaves what it does not name: all of a struct, or the old one shines through.
+        name: full(value) if isinstance(value, msgspec.Struct) else plain
         for name, value in wanted.items()
         if (plain := _plain(value)) != _plain(getattr(status, _FIELDS[name]))
     }

@@ -1,0 +1,175 @@
+"""LiveTalking's HTTP routes. Refusals are HTTP 200 with ``{"code": -1, "msg": …}``, as there."""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from aiohttp import web
+
+from avatar_runtime.service import Service
+from avatar_runtime.session import OfferError, Session
+from avatar_runtime.sessions import Refused
+
+log = logging.getLogger("avatar_runtime")
+
+MAX_BODY = 64 * 1024
+MAX_TEXT = 5000
+SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+
+_CORS = {
+    # Pages of any origin may talk to an instance, as with LiveTalking; who may is decided in front of it.
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+}
+
+
+class BadRequest(ValueError):
+    """The caller's mistake; the text goes to the caller."""
+
+
+def build(service: Service) -> web.Application:
+    """Return the application."""
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[_answer_errors])
+    app[SERVICE] = service
+    app.add_routes(
+        [
+            web.post("/offer", offer),
+            web.post("/human", human),
+            web.post("/interrupt_talk", interrupt_talk),
+            web.post("/is_speaking", is_speaking),
+            web.get("/health", health),
+            web.get("/api/admin/sessions", sessions),
+            web.get("/api/admin/config", config),
+            web.post("/api/admin/drain", drain),
+            web.options("/{path:.*}", preflight),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    response: web.StreamResponse
+    try:
+        response = await handler(request)
+    except (BadRequest, OfferError, Refused) as error:
+        response = web.json_response({"code": -1, "msg": str(error)})
+    except web.HTTPRequestEntityTooLarge:
+        response = web.json_response({"code": -1, "msg": f"the body is larger than {MAX_BODY} bytes"})
+    except web.HTTPException as error:
+        response = web.json_response({"code": -1, "msg": f"{request.method} {request.path}: {error.reason}"})
+        response.set_status(error.status)
+    except Exception as error:
+        log.exception("request failed path=%s", request.path)
+        response = web.json_response({"code": -1, "msg": f"internal error: {type(error).__name__}"})
+    response.headers.update(_CORS)
+    return response
+
+
+async def offer(request: web.Request) -> web.Response:
+    """``{sdp, type}`` → ``{sdp, type, sessionid}``."""
+    body = await _body(request)
+    sdp, kind = body.get("sdp"), body.get("type")
+    if not isinstance(sdp, str) or not isinstance(kind, str):
+        raise BadRequest("sdp and type are required, both texts")
+    sessionid, answer = await request.app[SERVICE].open(sdp, kind)
+    return web.json_response({"sdp": answer.sdp, "type": answer.type, "sessionid": sessionid})
+
+
+async def human(request: web.Request) -> web.Response:
+    """``{sessionid, text, type: "echo", interrupt?}``: say the text."""
+    body = await _body(request)
+    session = _session(request, body)
+    text, kind = body.get("text"), body.get("type", "echo")
+    if not isinstance(text, str) or not text.strip():
+        raise BadRequest("text is missing or empty")
+    if len(text) > MAX_TEXT:
+        raise BadRequest(f"text has {len(text)} characters; the limit is {MAX_TEXT}")
+    if kind != "echo":
+        raise BadRequest(f"type {kind!r} is not supported: this runtime has no language model, use echo")
+    if body.get("interrupt"):
+        session.interrupt()
+    try:
+        session.say(text)
+    except asyncio.QueueFull:
+        raise BadRequest("too many sentences wait to be said; interrupt or wait") from None
+    return _ok()
+
+
+async def interrupt_talk(request: web.Request) -> web.Response:
+    """``{sessionid}``: stop talking."""
+    _session(request, await _body(request)).interrupt()
+    return _ok()
+
+
+async def is_speaking(request: web.Request) -> web.Response:
+    """``{sessionid}`` → data: bool."""
+    return _ok(_session(request, await _body(request)).speaking)
+
+
+async def health(request: web.Request) -> web.Response:
+    """Session counts; see `Service.health`."""
+    return web.json_response(request.app[SERVICE].health())
+
+
+async def sessions(request: web.Request) -> web.Response:
+    """All sessions, connecting ones included."""
+    return _ok({"sessions": request.app[SERVICE].listed()})
+
+
+async def config(request: web.Request) -> web.Response:
+    """What the process runs with."""
+    service = request.app[SERVICE]
+    return _ok(
+        {
+            "config": {
+                "avatar_id": service.avatar.name,
+                "model": service.model,
+                "transport": "webrtc",
+                "max_session": service.max_session,
+                "tts": service.engine,
+                "TTS_SERVER": service.config.tts_server,
+                "REF_FILE": service.voice,
+                "listenport": service.config.port,
+                "fps": 25,
+            }
+        }
+    )
+
+
+async def drain(request: web.Request) -> web.Response:
+    """``{drain: bool}``: refuse new offers, or take them again. Running sessions go on."""
+    wanted = (await _body(request)).get("drain")
+    if not isinstance(wanted, bool):
+        raise BadRequest("drain is required: true or false")
+    return _ok({"sessions": request.app[SERVICE].set_draining(wanted)})
+
+
+async def preflight(_: web.Request) -> web.Response:
+    """Answer a browser's CORS question."""
+    return web.Response(status=204)
+
+
+def _ok(data: Any = None) -> web.Response:
+    return web.json_response({"code": 0, "msg": "ok", **({} if data is None else {"data": data})})
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.text())
+    except (ValueError, LookupError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise BadRequest("the body must be a JSON object")
+    return body
+
+
+def _session(request: web.Request, body: dict[str, Any]) -> Session:
+    # LiveTalking's ids were numbers once: clients may send either.
+    sessionid = str(body.get("sessionid", ""))
+    session = request.app[SERVICE].session(sessionid)
+    if session is None:
+        raise BadRequest(f"no session {sessionid!r}: it has ended, or never was")
+    return session

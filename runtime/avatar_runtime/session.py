@@ -1,0 +1,181 @@
+"""One viewer's session: the peer connection, what it says, and what it tells the client."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import zlib
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
+from aiortc.mediastreams import MediaStreamTrack
+
+from avatar_runtime.renderer import Renderer
+from avatar_runtime.sdp import has_media, repair_offer
+from avatar_runtime.speech import Timeline, split_sentences
+from avatar_runtime.tracks import FaceTrack, MediaClock, SpeechTrack
+from avatar_runtime.tts_client import TtsClient, TtsError
+
+log = logging.getLogger("avatar_runtime")
+
+LEAD = 0.15
+"""Seconds between having speech and saying it: both tracks must still be before its first frame."""
+
+TICK = 0.05
+CLOSE_TIMEOUT = 5.0
+QUEUE_LENGTH = 100
+"""Sentences that may wait to be said in one session."""
+
+
+class OfferError(ValueError):
+    """The offer cannot be answered; the text is for the client."""
+
+
+class Session:
+    """A peer connection with an avatar at its other end. ``ended`` is called once when the peer is gone."""
+
+    def __init__(
+        self,
+        sessionid: str,
+        renderer: Renderer,
+        artist: Executor,
+        tts: TtsClient,
+        stun: str,
+        connected: Callable[[], None],
+        ended: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self.sessionid = sessionid
+        self._tts = tts
+        self._ended = ended
+        self._connected = connected
+        self._clock = MediaClock()
+        self._timeline = Timeline()
+        self._sentences: asyncio.Queue[str] = asyncio.Queue(QUEUE_LENGTH)
+        self._synthesising = False
+        self._generation = 0
+        self._channels: list[RTCDataChannel] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        # Without a list of servers aiortc asks a public STUN server, for 5 s where there is no way out.
+        servers = [RTCIceServer(stun)] if stun else []
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._tracks: dict[str, MediaStreamTrack] = {
+            "audio": SpeechTrack(self._clock, self._timeline),
+            "video": FaceTrack(self._clock, self._timeline, renderer, artist, zlib.crc32(sessionid.encode())),
+        }
+        self._packets = -1
+        self._heard_at = 0.0
+
+    async def answer(self, sdp: str, kind: str) -> RTCSessionDescription:
+        """Return the answer to an offer; `OfferError` when it is none."""
+        if kind != "offer" or not has_media(sdp):
+            raise OfferError('send {"sdp": …, "type": "offer"} that asks for audio or video')
+        self._pc.on("connectionstatechange", self._on_state)
+        self._pc.on("datachannel", self._on_channel)
+        try:
+            await self._pc.setRemoteDescription(RTCSessionDescription(repair_offer(sdp), kind))
+            for kind_offered in {t.kind for t in self._pc.getTransceivers()}:
+                self._pc.addTrack(self._tracks[kind_offered])
+            await self._pc.setLocalDescription(await self._pc.createAnswer())
+        except (ValueError, KeyError, IndexError, AttributeError, AssertionError, TypeError) as error:
+            # What aiortc raises for SDP that it cannot read is not one kind of exception.
+            raise OfferError(f"the offer's SDP cannot be used: {type(error).__name__} {error}") from error
+        self._tasks = [asyncio.create_task(self._speak()), asyncio.create_task(self._tell())]
+        answer: RTCSessionDescription = self._pc.localDescription
+        return answer
+
+    # ---- what it says --------------------------------------------------------------------
+
+    def say(self, text: str) -> int:
+        """Queue a text; return how many sentences it has. `asyncio.QueueFull` when too much waits."""
+        sentences = split_sentences(text)
+        if self._sentences.qsize() + len(sentences) > QUEUE_LENGTH:
+            raise asyncio.QueueFull
+        for sentence in sentences:
+            self._sentences.put_nowait(sentence)
+        return len(sentences)
+
+    def interrupt(self) -> None:
+        """Stop what is being said and forget what waits."""
+        self._generation += 1
+        while not self._sentences.empty():
+            self._sentences.get_nowait()
+        self._timeline.cut(self._clock.now())
+
+    @property
+    def speaking(self) -> bool:
+        """Whether something is being said, or will be."""
+        return self._synthesising or not self._sentences.empty() or self._timeline.is_speaking(self._clock.now())
+
+    async def _speak(self) -> None:
+        while True:
+            sentence = await self._sentences.get()
+            generation, self._synthesising = self._generation, True
+            try:
+                utterance = await self._tts.speak(sentence)
+            except TtsError as error:
+                log.warning("no speech session=%s error=%s", self.sessionid, error)
+                self.send("error", message=str(error), text=sentence)
+            else:
+                # An interruption while the engine worked makes its result unwanted.
+                if generation == self._generation:
+                    self._timeline.append(utterance, self._clock.now() + LEAD)
+            finally:
+                self._synthesising = False
+
+    # ---- what it tells -------------------------------------------------------------------
+
+    def send(self, event: str, **fields: str) -> None:
+        """Send an event on the client's data channels; nothing when it has none."""
+        text = json.dumps({"event": event, **fields}, ensure_ascii=False)
+        for channel in self._channels:
+            if channel.readyState == "open":
+                channel.send(text)
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            for event in self._timeline.advance(self._clock.now()):
+                self.send(event.name, **({"text": event.text} if event.text else {}))
+
+    # ---- life and death ------------------------------------------------------------------
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        self._channels.append(channel)
+
+    async def _on_state(self) -> None:
+        state = self._pc.connectionState
+        log.info("connection session=%s state=%s", self.sessionid, state)
+        if state == "connected":
+            self._connected()
+        elif state in ("failed", "closed"):
+            await self._ended(f"connection {state}")
+
+    async def silent_for(self, now: float) -> float:
+        """Return for how many seconds nothing has come from the peer (0 until it has connected)."""
+        if self._pc.connectionState != "connected":
+            self._heard_at = now
+            return 0.0
+        packets = 0
+        for sender in self._pc.getSenders():
+            for report in (await sender.getStats()).values():
+                if report.type == "transport":
+                    packets = max(packets, report.packetsReceived)
+        if packets != self._packets:
+            self._packets, self._heard_at = packets, now
+        return now - self._heard_at
+
+    async def close(self) -> None:
+        """End it; safe to call twice."""
+        for task in self._tasks:
+            task.cancel()
+        for track in self._tracks.values():
+            track.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._pc.close(), CLOSE_TIMEOUT)

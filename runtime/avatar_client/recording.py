@@ -74,7 +74,7 @@ class Recording:
         if self._is_full(self.pictures, pts):
             return
         plane = frame.planes[0]
-        luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+        luma = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
         kept = frame if self.colour else None
         self.pictures.append(Picture(luma if kept is not None else luma.copy(), pts, arrival, kept))
 

@@ -50,6 +50,9 @@ def run(
     kubeconfig: Annotated[str | None, typer.Option(help="Kubeconfig; default: the pod's ServiceAccount.")] = None,
     namespace: Annotated[list[str] | None, typer.Option(help="Watch only this namespace; may be repeated.")] = None,
     listen: Annotated[str, typer.Option(help="Address for /metrics, /healthz, /readyz.")] = "0.0.0.0:8080",
+    resync_seconds: Annotated[
+        float, typer.Option(min=1, help="How often everything is compared with the API server.")
+    ] = 60,
     log_format: Annotated[LogFormat, typer.Option(help="json or text.")] = LogFormat.TEXT,
     log_level: Annotated[LogLevel, typer.Option(help="debug, info, warning or error.")] = LogLevel.INFO,
 ) -> None:
@@ -63,7 +66,7 @@ def run(
 
     logs.configure(log_format, log_level)
     try:
-        uvloop.run(run_operator(Options(kubeconfig, tuple(namespace or ()), listen)))
+        uvloop.run(run_operator(Options(kubeconfig, tuple(namespace or ()), listen, resync_seconds)))
     except CredentialsError as error:
         typer.echo(f"avatar-operator: {error}", err=True)
         sys.exit(2)

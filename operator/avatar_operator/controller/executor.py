@@ -24,7 +24,7 @@ from avatar_operator.domain.actions import (
 )
 from avatar_operator.domain.names import LABEL_GROUP, LABEL_MANAGED_BY, MANAGER, claim_name
 from avatar_operator.domain.resources import Instance, Pod, Service
-from avatar_operator.domain.view import GroupKey, RuntimeView
+from avatar_operator.domain.view import Activity, GroupKey, RuntimeView
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
 from avatar_operator.kube.events import Recorder
@@ -102,9 +102,12 @@ class Executor:
                 log.debug("probed", extra={**_about(pod), "sessions": activity.sessions, "error": activity.error})
             case SetDraining(pod, port, draining):
                 memory.about(pod)
-                done = await self._probe.set_draining(_host(pod), port, draining=draining)
-                memory.runtime = RuntimeView(None, draining, datetime.now(UTC))
-                log.info("told the runtime", extra={**_about(pod), "draining": draining, "obeyed": done})
+                error = await self._probe.set_draining(_host(pod), port, draining=draining)
+                now = datetime.now(UTC)
+                # One that was not reached may take offers still: who uses it is unknown.
+                unknown = Activity(now, None, error=error) if error else None
+                memory.runtime = RuntimeView(unknown, draining, now)
+                log.info("told the runtime", extra={**_about(pod), "draining": draining, "error": error})
 
     # ---- claims ------------------------------------------------------------------------
 

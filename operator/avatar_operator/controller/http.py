@@ -10,12 +10,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from .reconciler import Reconciler
-from .resync import PERIOD_SECONDS, Resync
+from .resync import Resync
 
 # A reconcile that takes longer than this hangs (its requests time out long before).
 STUCK_SECONDS = 180.0
-# After so long without a successful resync nothing here is known to be true.
-STALE_SECONDS = 3 * PERIOD_SECONDS + 30
+# After so many periods and so long without a successful resync nothing here is known to be true.
+STALE_PERIODS, STALE_SECONDS = 3, 30.0
 
 
 class Health:
@@ -40,7 +40,7 @@ class Health:
         if self._resync.synced_at is None:
             return "not synced with the API server yet"
         age = time.monotonic() - self._resync.synced_at
-        if age > STALE_SECONDS:
+        if age > STALE_PERIODS * self._resync.period + STALE_SECONDS:
             return f"no successful resync for {age:.0f} s"
         if self._resync.missed:
             return f"the watch missed {self._resync.missed} changes before the last resync"

@@ -6,7 +6,6 @@ route: the session list stands in for the first, and a missing second is no erro
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +13,6 @@ import aiohttp
 import msgspec
 
 from avatar_operator.domain.view import Activity
-
-log = logging.getLogger(__name__)
 
 # LiveTalking joins render threads on its event loop (about a second each), so
 # an answer may take a while (research: runtime 2.3).
@@ -54,14 +51,14 @@ class RuntimeProbe:
             return Activity(datetime.now(UTC), None, error=f"{base}: neither /health nor /api/admin/sessions counts")
         return Activity(datetime.now(UTC), len(sessions))
 
-    async def set_draining(self, host: str, port: int, *, draining: bool) -> bool:
-        """Whether the runtime said yes; False also for one that has no such route."""
+    async def set_draining(self, host: str, port: int, *, draining: bool) -> str:
+        """Why the runtime could not be told; empty = it was, or it has no such route (stock LiveTalking)."""
         url = f"{_base(host, port)}/api/admin/drain"
         try:
-            return await self._json("POST", url, {"drain": draining}) is not None
+            await self._json("POST", url, {"drain": draining})
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            log.warning("%s drain=%s: %s %s", url, draining, type(error).__name__, error)
-            return False
+            return f"{url}: {type(error).__name__} {error}".strip()
+        return ""
 
     async def _json(self, verb: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """The answer as an object; None for 404 and 405 (the route is not there)."""

@@ -29,16 +29,27 @@ log = logging.getLogger(__name__)
 PERIOD_SECONDS = 60.0
 # How long an event may be on its way before its absence counts as missed.
 GRACE_SECONDS = 3.0
+# The first comparison comes early: what went between our first LIST and the watch's own was seen by neither.
+# One that had to correct something is followed by another as soon.
+SOON_SECONDS = 1.0
 
 
 class Resync:
     """Lists everything into the store, then keeps comparing."""
 
-    def __init__(self, client: KubeClient, store: Store, metrics: Metrics, namespaces: Sequence[str]) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        store: Store,
+        metrics: Metrics,
+        namespaces: Sequence[str],
+        period: float = PERIOD_SECONDS,
+    ) -> None:
         self._client = client
         self._store = store
         self._metrics = metrics
         self._namespaces = tuple(namespaces) or ("",)
+        self.period = period
         self.synced_at: float | None = None
         self.missed = 0
 
@@ -53,10 +64,17 @@ class Resync:
 
     async def run(self) -> None:
         """Compare for ever."""
+        delay, first = SOON_SECONDS, True
         while True:
-            await asyncio.sleep(PERIOD_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
+            await asyncio.sleep(delay)
+            delay = self.period * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
             try:
-                self._done(await self.compare())
+                missed = await self.compare()
+                # What the start missed is no fault of the watch.
+                self._done(0 if first else missed)
+                first = False
+                if missed:
+                    delay = min(delay, SOON_SECONDS)
             except ApiError as error:
                 log.warning("resync: %s", error)
 

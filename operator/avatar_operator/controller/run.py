@@ -26,7 +26,7 @@ from .metrics import Metrics, StoreCollector
 from .probe import RuntimeProbe
 from .queue import WorkQueue
 from .reconciler import Reconciler
-from .resync import Resync
+from .resync import PERIOD_SECONDS, Resync
 from .store import Key, PoolKey, Store
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,12 @@ class OperatorError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says. ``namespaces`` empty = all."""
+    """What the command line says. ``namespaces`` empty = all; ``resync`` in seconds."""
 
     kubeconfig: str | None = None
     namespaces: Sequence[str] = ()
     listen: str = "0.0.0.0:8080"
+    resync: float = PERIOD_SECONDS
 
 
 async def run(options: Options) -> None:
@@ -74,7 +75,7 @@ async def run(options: Options) -> None:
 
         executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port)
         reconciler = Reconciler(queue, store, executor, client, metrics)
-        resync = Resync(client, store, metrics, options.namespaces)
+        resync = Resync(client, store, metrics, options.namespaces, options.resync)
         await _run_parts(options, found.server, session, store, metrics, reconciler, recorder, resync)
 
 

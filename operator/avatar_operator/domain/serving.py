@@ -155,7 +155,7 @@ def _say_running(case: Case, clock: Clock, result: Plan) -> None:
 
 def _activity_condition(case: Case, clock: Clock) -> tuple[str, str, str, str]:
     if clock.known:
-        return ("ActivityKnown", "True", "Answered", "")
+        return ("ActivityKnown", "True", "Known", "")
     seen = case.view.runtime.activity
     error = seen.error if seen is not None else "not asked yet"
     return ("ActivityKnown", "False", "Unreachable", f"the runtime does not say who uses it: {error}")

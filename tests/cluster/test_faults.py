@@ -1,0 +1,216 @@
+"""The API server refuses, stutters, hangs up or goes silent: the operator gets there all the same, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cluster, MakeOperator
+from tests.support.api import until
+from tests.support.operator import Operator
+from tests.support.proxy import Call, Proxy, matching
+from tests.support.world import World
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
+    async with Proxy(cluster.kubeconfig) as found:
+        yield found
+
+
+@pytest.fixture
+async def operator(proxy: Proxy, operator_factory: MakeOperator, tmp_path: Path) -> Operator:
+    """An operator behind the proxy that compares with the API server every two seconds."""
+    options = ("--resync-seconds=2",)
+    return await operator_factory(proxy.kubeconfig(tmp_path / "kubeconfig"), options).start()
+
+
+async def _running(world: World) -> None:
+    await world.pool()
+    await world.avatar("ada")
+    await world.instance("one")
+    await world.phase("one", "Running")
+
+
+@pytest.mark.parametrize("resource", ["services", "pods", "avatarinstances"])
+async def test_too_many_requests_is_obeyed(world: World, proxy: Proxy, operator: Operator, resource: str) -> None:
+    """429 with Retry-After: not again before that time, and then with success."""
+    await world.pool()
+    await world.avatar("ada")
+    times: list[float] = []
+
+    async def note(_: Call) -> None:
+        times.append(asyncio.get_running_loop().time())
+
+    verb = "patch" if resource == "avatarinstances" else "create"
+    proxy.before(matching(verb, resource), note, times=-1)
+    rule = proxy.refuse(matching(verb, resource), 429, retry_after=2)
+    await world.instance("one")
+    await world.phase("one", "Running")
+    assert rule.hits == 1
+    assert times[1] - times[0] >= 1.9
+    assert (await world.status("one")).get("restarts", 0) == 0
+
+
+@pytest.mark.parametrize("status", [500, 503, 504])
+async def test_a_burst_of_server_errors_is_outlived(
+    world: World, proxy: Proxy, operator: Operator, status: int
+) -> None:
+    await world.pool()
+    await world.avatar("ada", "bob")
+    rule = proxy.refuse(lambda call: call.writes and call.resource != "events", status, times=12)
+    await world.instance("one", "ada")
+    await world.instance("two", "bob")
+    ports = [(await world.phase(name, "Running", timeout=40))["port"] for name in ("one", "two")]
+    assert sorted(ports) == [8615, 8616]
+    assert rule.hits >= 12
+    assert await world.left() == [f"{kind}/avatar-{port}" for kind in ("pod", "svc") for port in (8615, 8616)]
+
+
+@pytest.mark.parametrize("resource", ["services", "pods"])
+async def test_an_answer_lost_after_a_creation_doubles_nothing(
+    world: World, proxy: Proxy, operator: Operator, resource: str
+) -> None:
+    """The write was done, the answer says 500: the retry finds its own object."""
+    await world.pool()
+    await world.avatar("ada")
+
+    async def write_and_lose(call: Call) -> None:
+        await world.api.create(resource, world.namespace, call.body)
+
+    proxy.before(matching("create", resource), write_and_lose)
+    proxy.refuse(matching("create", resource), 500)
+    await world.instance("one")
+    status = await world.phase("one", "Running")
+    assert status["port"] == 8615
+    assert await world.left() == ["pod/avatar-8615", "svc/avatar-8615"]
+
+
+async def test_conflicts_of_status_are_planned_anew(world: World, proxy: Proxy, operator: Operator) -> None:
+    await world.pool()
+    await world.avatar("ada")
+    rule = proxy.refuse(matching("patch", "avatarinstances"), 409, times=3, reason="Conflict")
+    await world.instance("one")
+    await world.phase("one", "Running")
+    assert rule.hits == 3
+
+
+async def test_a_client_counted_between_look_and_collection_wins(
+    world: World, proxy: Proxy, operator: Operator
+) -> None:
+    """The backend's patch gets in right before each of the writes that collect: the preconditions refuse them."""
+    await world.pool(idle={"timeoutSeconds": 1})
+    await world.avatar("ada")
+
+    async def a_client_comes(_: Call) -> None:
+        await world.connections("one", 1)
+
+    rule = proxy.before(matching("patch", "avatarinstances", "Draining"), a_client_comes)
+    await world.instance("one")
+    await until("a try to drain", _hits(rule), lambda hits: hits)
+    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+
+    rule = proxy.before(matching("delete", "avatarinstances"), a_client_comes)
+    await world.connections("one", 0)
+    await until("a try to delete", _hits(rule), lambda hits: hits)
+    await world.phase("one", "Running")
+    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+    await world.connections("one", 0)
+    await world.gone("one")
+    assert await operator.metric("avatar_operator_culled_active_total") == 0
+
+
+async def test_a_client_counted_right_before_sleep_wins(world: World, proxy: Proxy, operator: Operator) -> None:
+    await world.pool(idle={"timeoutSeconds": 1, "action": "Sleep"})
+    await world.avatar("ada")
+
+    async def a_client_comes(_: Call) -> None:
+        await world.connections("one", 1)
+
+    rule = proxy.before(matching("patch", "avatarinstances", "Stopped"), a_client_comes)
+    await world.instance("one")
+    await until("a try to stop", _hits(rule), lambda hits: hits)
+    await world.phase("one", "Running")
+    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+    assert not [c for c in proxy.writes("pods") if c.verb == "delete"]
+
+
+async def test_a_slow_api_server_makes_nothing_double(world: World, proxy: Proxy, operator: Operator) -> None:
+    await world.pool()
+    await world.avatar("ada", "bob")
+    proxy.delay(lambda call: call.writes, 0.4)
+    await world.instance("one", "ada")
+    await world.instance("two", "bob")
+    await world.phase("one", "Running")
+    await world.phase("two", "Running")
+    await world.delete("one", "two")
+    await world.nothing_left()
+    assert len([c for c in proxy.writes("pods") if c.verb == "create"]) == 2
+
+
+async def test_watches_that_are_cut_come_back(world: World, proxy: Proxy, operator: Operator) -> None:
+    await _running(world)
+    assert proxy.cut_watches() >= 5
+    await world.instance("two")
+    await world.phase("two", "Shared")
+    proxy.cut_watches()
+    await world.delete("one", "two")
+    await world.nothing_left()
+
+
+async def test_a_deletion_between_two_watches_is_not_missed(world: World, proxy: Proxy, operator: Operator) -> None:
+    """The watch is cut and refused with 410 while the instance goes: no event ever says so."""
+    await _running(world)
+    proxy.refuse(lambda call: call.verb == "watch", 410, times=5, reason="Expired")
+    proxy.refuse(lambda call: call.verb == "list" and call.agent.startswith("avatar"), 503, times=4)
+    proxy.cut_watches()
+    await world.delete("one")
+    await world.nothing_left(timeout=40)
+    await until("the operator being ready again", operator.readiness, lambda said: said == "ok", timeout=30)
+
+
+async def test_a_silent_watch_is_noticed_and_what_it_missed_put_right(
+    world: World, proxy: Proxy, operator: Operator
+) -> None:
+    """Half-open: connected, and nothing comes. The comparison with a LIST finds it; readiness tells the truth."""
+    await _running(world)
+    proxy.stall_watches()
+    await world.delete("one")
+    await world.nothing_left(timeout=30)
+    await world.instance("two")
+    await until("the operator saying it is not ready", operator.readiness, lambda said: "missed" in said, timeout=30)
+    await world.phase("two", "Running", timeout=30)
+    assert await operator.metric("avatar_operator_resync_corrections_total") >= 1
+    proxy.unstall()
+    await until("the operator being ready again", operator.readiness, lambda said: said == "ok", timeout=40)
+
+
+async def test_an_api_server_that_is_away_is_waited_for(
+    world: World, proxy: Proxy, operator_factory: MakeOperator, tmp_path: Path
+) -> None:
+    """At the start: not ready, alive, and no crash."""
+    rule = proxy.refuse(lambda call: True, 503, times=-1)
+    operator = operator_factory(proxy.kubeconfig(tmp_path / "kubeconfig"))
+    operator.launch()
+    await until("the operator trying", _hits(rule), lambda hits: hits >= 2, timeout=30)
+    assert "not synced" in await operator.readiness()
+    assert (await operator.page("/healthz")).strip() == "ok"
+    rule.times = 0
+    await operator.until_ready()
+    await _running(world)
+
+
+def _hits(rule):  # type: ignore[no-untyped-def]
+    async def look() -> int:
+        return int(rule.hits)
+
+    return look
+
+
+async def _is(world: World, name: str, phase: str) -> bool:
+    return bool((await world.status(name)).get("phase") == phase)

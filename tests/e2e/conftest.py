@@ -1,0 +1,139 @@
+"""Fixtures of the end-to-end tests: a cluster of their own with the operator installed by helm.
+
+The images must have been built (`images/build`, which `make test` does); without them the tests are skipped, in CI
+they fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Cluster, no_cluster
+from tests.support.api import Api, Json, until
+from tests.support.world import World, merged
+
+NAME = "e2e"
+SYSTEM = "avatar-system"
+RELEASE = "avatars"
+TTS_URL = f"http://avatar-tts.{SYSTEM}:5002"
+
+
+def devcluster(*args: str, timeout: float = 280) -> str:
+    """Output of a devcluster command for the end-to-end cluster."""
+    done = subprocess.run(
+        [sys.executable, "-m", "devcluster", "--name", NAME, *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if done.returncode:
+        no_cluster(f"`devcluster {args[0]}`: {done.stderr.strip()[-600:]}")
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """A cluster with a real kubelet, the images, and the chart. It is left up."""
+    if os.environ.get("AVATAR_TEST_PROVIDER") == "control-plane" or os.geteuid() != 0:
+        no_cluster("containers need root")
+    devcluster("up")
+    built = subprocess.run([ROOT / "images/build"], capture_output=True, text=True, timeout=280, check=False)
+    if built.returncode:
+        no_cluster(f"images/build: {built.stderr.strip()[-600:]}")
+    devcluster("load-image", *built.stdout.split())
+    kubeconfig = Path(devcluster("kubeconfig").strip())
+    facts = json.loads((kubeconfig.parent / "cluster.json").read_text())
+    found = Cluster(kubeconfig, Path(devcluster("binaries").strip()), str(facts.get("address", "")))
+    install(found)
+    return found
+
+
+def install(cluster: Cluster) -> None:
+    """The chart, with development images, watching all namespaces."""
+    tags = ["--set", "image.tag=dev", "--set", "runtime.image.tag=dev", "--set", "tts.image.tag=dev"]
+    command = ["helm", "upgrade", "--install", RELEASE, str(ROOT / "charts/avatar-operator"), *tags]
+    place = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "90s"]
+    run(cluster, "kubectl", "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    run(cluster, *command, *place)
+    # The tag of a development image stays when its content changes.
+    run(cluster, "kubectl", "-n", SYSTEM, "rollout", "restart", "deployment")
+    run(cluster, "kubectl", "-n", SYSTEM, "rollout", "status", "deployment", "--timeout=90s")
+
+
+def run(cluster: Cluster, *command: str, check: bool = True, timeout: float = 120) -> str:
+    """Output of kubectl or helm."""
+    done = subprocess.run(
+        command, env=cluster.env(), capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def pool_spec(base_port: int, **over: Json | int) -> Json:
+    """A pool of real pods; every test has ports of its own, because they share one node."""
+    plain: Json = {
+        "ports": {"base": base_port, "count": 3},
+        "runtime": {"image": "localhost/avatar-operator/runtime:dev"},
+        "tts": {"url": TTS_URL},
+        "termination": {"drainSeconds": 2},
+    }
+    return merged(plain, dict(over))
+
+
+@pytest.fixture
+def ports(request: pytest.FixtureRequest) -> int:
+    """The first port of a range that no other test uses at the same time."""
+    taken = request.config.stash.setdefault(_NEXT, [8700])
+    taken[0] += 5
+    return taken[0]
+
+
+_NEXT = pytest.StashKey[list[int]]()
+
+
+@pytest.fixture
+async def real(world: World, ports: int) -> World:
+    """The test's namespace with a pool `default` of real pods and the avatar ada."""
+    await world.api.create(
+        "avatarpools",
+        world.namespace,
+        {
+            "apiVersion": "avatars.virtualtutor.io/v1alpha1",
+            "kind": "AvatarPool",
+            "metadata": {"name": "default"},
+            "spec": pool_spec(ports),
+        },
+    )
+    await world.avatar("ada")
+    return world
+
+
+async def operator_pod(api: Api) -> Json:
+    """The operator's pod, ready."""
+    found = await until(
+        "the operator's pod being ready",
+        lambda: api.list("pods", SYSTEM, "?labelSelector=app.kubernetes.io/component%3Doperator"),
+        lambda pods: len(pods) == 1 and _ready(pods[0]),
+        timeout=60,
+    )
+    return found[0]
+
+
+def _ready(pod: Json) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+async def pause(seconds: float) -> None:
+    """Let time pass where passing time is the test."""
+    await asyncio.sleep(seconds)

@@ -85,6 +85,8 @@ async def human(request: web.Request) -> web.Response:
     text, kind = body.get("text"), body.get("type", "echo")
     if not isinstance(text, str) or not text.strip():
         raise BadRequest("text is missing or empty")
+    # JSON can hold half a surrogate pair; no engine and no data channel can.
+    text = text.encode("utf-8", "replace").decode()
     if len(text) > MAX_TEXT:
         raise BadRequest(f"text has {len(text)} characters; the limit is {MAX_TEXT}")
     if kind != "echo":
@@ -159,7 +161,7 @@ def _ok(data: Any = None) -> web.Response:
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         body = json.loads(await request.text())
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")

@@ -122,6 +122,10 @@ class Session:
             except TtsError as error:
                 log.warning("no speech session=%s error=%s", self.sessionid, error)
                 self.send("error", message=str(error), text=sentence)
+            except Exception as error:
+                # One sentence that nobody thought of must not make the session mute for good.
+                log.exception("no speech session=%s", self.sessionid)
+                self.send("error", message=f"internal error: {type(error).__name__}", text=sentence)
             else:
                 # An interruption while the engine worked makes its result unwanted.
                 if generation == self._generation:

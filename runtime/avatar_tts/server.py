@@ -9,7 +9,7 @@ from array import array
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from avatar_tts.audio import resample, wav
 from avatar_tts.espeak import Engine, EspeakError, Speech
@@ -47,11 +47,11 @@ async def _read_fields(request: web.Request) -> dict[str, str]:
         try:
             async for part in await request.multipart():
                 # A nested multipart has no name and nothing for us.
-                name = getattr(part, "name", None)
-                if name is None or getattr(part, "filename", None) is not None:
-                    await part.release()
+                if not isinstance(part, BodyPartReader) or part.name is None or part.filename is not None:
+                    if part is not None:
+                        await part.release()
                     continue
-                raw = await part.read(decode=True)  # type: ignore[union-attr]
+                name, raw = part.name, await part.read(decode=True)
                 if len(raw) > _MAX_FIELD:
                     raise BadRequest(f"field {name} is longer than {_MAX_FIELD} bytes")
                 fields[name] = raw.decode("utf-8")

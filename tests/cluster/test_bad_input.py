@@ -251,9 +251,7 @@ async def _pool(world: World, name: str, ready: str) -> Json:
         found = await world.api.get("avatarpools", world.namespace, name)
         return dict((found or {}).get("status", {}))
 
-    return await until(
-        f"pool {name} being Ready={ready}", look, lambda s: condition(s, "Ready").get("status") == ready
-    )
+    return await until(f"pool {name} being Ready={ready}", look, lambda s: condition(s, "Ready").get("status") == ready)
 
 
 async def _pod_there(world: World) -> Json:

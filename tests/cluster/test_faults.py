@@ -164,14 +164,25 @@ async def test_watches_that_are_cut_come_back(world: World, proxy: Proxy, operat
 
 
 async def test_a_deletion_between_two_watches_is_not_missed(world: World, proxy: Proxy, operator: Operator) -> None:
-    """The watch is cut and refused with 410 while the instance goes: no event ever says so."""
+    """The watch is cut and its version too old (410) when it comes back: no event ever tells of the deletion."""
     await _running(world)
-    proxy.refuse(lambda call: call.verb == "watch", 410, times=5, reason="Expired")
-    proxy.refuse(lambda call: call.verb == "list" and call.agent.startswith("avatar"), 503, times=4)
+    pause = proxy.refuse(lambda call: call.verb == "watch", 503, times=-1)
     proxy.cut_watches()
     await world.delete("one")
-    await world.nothing_left(timeout=40)
+    pause.times = 0
+    proxy.expire_watches(5)
+    await world.nothing_left(timeout=30)
     await until("the operator being ready again", operator.readiness, lambda said: said == "ok", timeout=30)
+
+
+async def test_a_watch_beyond_repair_ends_the_operator(world: World, proxy: Proxy, operator: Operator) -> None:
+    """Better a restart by the kubelet than a process that looks alive and hears nothing."""
+    await _running(world)
+    proxy.refuse(lambda call: call.verb == "watch" and call.resource == "pods", 403, times=-1)
+    proxy.cut_watches()
+    assert operator.process is not None
+    assert await asyncio.to_thread(operator.process.wait, 30) == 1
+    assert "watch" in operator.tail(3)
 
 
 async def test_a_silent_watch_is_noticed_and_what_it_missed_put_right(

@@ -99,9 +99,7 @@ async def test_keep_warm_never_collects(world: World, operator: Operator) -> Non
     await world.stays("an avatar that is kept warm", lambda: _is(world, "one", "Running"), 2.5)
 
 
-async def test_a_restart_neither_resets_nor_shortens_the_deadline(
-    world: World, operator_factory: MakeOperator
-) -> None:
+async def test_a_restart_neither_resets_nor_shortens_the_deadline(world: World, operator_factory: MakeOperator) -> None:
     operator = await operator_factory().start()
     await world.pool(idle={"timeoutSeconds": 8})
     await world.avatar("ada")
@@ -290,3 +288,35 @@ async def _when_gone(world: World, name: str, timeout: float) -> float:
 
 def _seconds(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+# ---- counts that nobody takes back ---------------------------------------------------------
+
+
+async def test_a_count_that_the_runtime_contradicts_is_corrected(
+    world: World, operator: Operator, runtime: FakeRuntime
+) -> None:
+    await runtime_pool(world, runtime, timeoutSeconds=600, connectionLeakSeconds=2)
+    await world.instance("one")
+    await world.phase("one", "Running")
+    await world.connections("one", 3)
+    seen = await world.until(
+        "one", "being contradicted", lambda s: condition(s, "CountConfirmed").get("status") == "False"
+    )
+    assert seen["connections"] == 3
+    await world.until("one", "being corrected", lambda s: s["connections"] == 0 and s.get("idleDeadline"))
+    [event] = await until("an event", lambda: world.events("CountCorrected"), lambda e: e)
+    assert "counted 3 connections" in event["message"]
+
+
+async def test_a_count_that_the_runtime_confirms_stays(world: World, operator: Operator, runtime: FakeRuntime) -> None:
+    await runtime_pool(world, runtime, timeoutSeconds=600, connectionLeakSeconds=1)
+    runtime.sessions = 1
+    await world.instance("one")
+    await world.phase("one", "Running")
+    await world.connections("one", 1)
+
+    async def counted() -> bool:
+        return (await world.status("one"))["connections"] == 1
+
+    await world.stays("the count", counted, 4)

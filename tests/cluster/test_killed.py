@@ -169,8 +169,9 @@ async def test_killed_in_the_middle_of_a_rush(world: World, proxy: Proxy, doomed
         await until(
             "positions 1 to 12",
             world.statuses,
-            lambda a: sorted(s.get("queuePosition", 0) for s in a.values() if s["phase"] == "Pending")
-            == list(range(1, 13)),
+            lambda a: (
+                sorted(s.get("queuePosition", 0) for s in a.values() if s["phase"] == "Pending") == list(range(1, 13))
+            ),
         )
         await asyncio.gather(*(world.delete(name) for name in names))
         await world.nothing_left()

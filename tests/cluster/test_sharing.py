@@ -85,7 +85,7 @@ async def test_exclusive_instances_have_their_own_pods(world: World, operator: O
 async def test_names_are_data(world: World, operator: Operator) -> None:
     """Spaces, dashes, quotes and other scripts in an avatar's name reach the runtime as they are."""
     await world.pool()
-    name = '--ada\'s "Größe" 小明 $(id)'
+    name = 'ada\'s --"Größe" 小明 $(id)'
     await world.api.create(
         "avatars",
         world.namespace,

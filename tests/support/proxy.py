@@ -170,6 +170,15 @@ class Proxy:
 
         self._rule(Rule(match, act))
 
+    def expire_watches(self, times: int) -> None:
+        """The next watches hear at once that their resourceVersion is too old, as the API server says it."""
+
+        async def act(_: Call) -> web.Response:
+            status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}
+            return web.json_response({"type": "ERROR", "object": {**status, "message": "too old resource version"}})
+
+        self._rule(Rule(lambda call: call.verb == "watch", act, times))
+
     def cut_watches(self, resource: str = "") -> int:
         """Break the watches that are open, in the middle of the stream; how many."""
         cut = [s for s in self._streams if resource in ("", s.call.resource)]
@@ -232,10 +241,10 @@ class Proxy:
         self, request: web.Request, call: Call, upstream: aiohttp.ClientResponse, headers: dict[str, str]
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=200, headers=headers)
-        await response.prepare(request)
         stream = _Stream(call, request, self._stall_new)
         self._streams.append(stream)
         try:
+            await response.prepare(request)
             async for chunk in upstream.content.iter_any():
                 if not stream.stalled:
                     await response.write(chunk)

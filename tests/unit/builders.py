@@ -119,9 +119,7 @@ def running(*, since: datetime | None = None, ready: bool = False, restarts: int
     return ContainerStatus(name="runtime", ready=ready, restart_count=restarts, state=state)
 
 
-def waiting(
-    reason: str, message: str = "", *, restarts: int = 0, last: Terminated | None = None
-) -> ContainerStatus:
+def waiting(reason: str, message: str = "", *, restarts: int = 0, last: Terminated | None = None) -> ContainerStatus:
     """A runtime container that does not run yet, or not again."""
     return ContainerStatus(
         name="runtime",

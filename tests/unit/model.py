@@ -21,8 +21,8 @@ from avatar_operator.domain.actions import (
     CreatePod,
     DeleteInstance,
     DeletePod,
-    Plan,
     PatchStatus,
+    Plan,
     ProbeActivity,
     ReleaseClaim,
     SetDraining,
@@ -115,6 +115,10 @@ class Model:
         """All objects of a kind, by name."""
         return [item for _, item in sorted(self.objects[kind].items()) if isinstance(item, kind)]
 
+    def avatars(self) -> list[Avatar]:
+        """All Avatars."""
+        return self.all(Avatar)
+
     def get(self, kind: type[A], name: str) -> A | None:
         """An object, if it is there."""
         found = self.objects[kind].get(name)
@@ -180,7 +184,12 @@ class Model:
 
     def change_pool(self, **spec: Any) -> None:
         """An administrator changes the pool."""
-        self._put(msgspec.structs.replace(self.pool, spec=msgspec.structs.replace(self.pool.spec, **spec)))
+        self._put(msgspec.structs.replace(self.pool, spec=msgspec.structs.replace(self.pool.spec, **spec)), tell=False)
+        self._deliver(Pool, self.pool.metadata.name)
+
+    def add_avatar(self, avatar: Avatar) -> None:
+        """An administrator adds an Avatar."""
+        self._put(avatar)
 
     def count_connections(self, name: str, number: int) -> None:
         """A backend patches status.connections."""
@@ -351,14 +360,19 @@ class Model:
 
     def act(self, key: GroupKey, actions: list[Action], order: random.Random | None = None) -> None:
         """Carry out the actions of one plan, in any order."""
+        pool = self.prepare(key, actions)
+        for action in order.sample(actions, len(actions)) if order else actions:
+            self.perform(key, pool, action)
+
+    def prepare(self, key: GroupKey, actions: list[Action]) -> PoolKey:
+        """What happens between a plan and its first request."""
         pool = self.store.pool_of(key)
         assert pool is not None
         for action in actions:
             if isinstance(action, CreateClaim):
                 self.store.reserve(key, pool, action.port)
         self.memory.setdefault(key, Remembered()).rejection = None
-        for action in order.sample(actions, len(actions)) if order else actions:
-            self.perform(key, pool, action)
+        return pool
 
     def perform(self, key: GroupKey, pool: PoolKey, action: Action) -> None:
         """Carry out one action, as controller.executor does."""

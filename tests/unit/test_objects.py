@@ -292,7 +292,18 @@ def test_the_service_selects_the_pod() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Ada Lovelace", "42", "-rf", "--help", "Ада Лавлейс", "$(reboot)", "a;b|c&d", "'\"`", "--avatar_id=other", "名 前"],
+    [
+        "Ada Lovelace",
+        "42",
+        "-rf",
+        "--help",
+        "Ада Лавлейс",
+        "$(reboot)",
+        "a;b|c&d",
+        "'\"`",
+        "--avatar_id=other",
+        "名 前",
+    ],
 )
 def test_any_name_is_one_argument(name: str) -> None:
     body = made(pool(), avatar(name), avatar_name=name)
@@ -309,7 +320,9 @@ def test_any_name_is_one_argument(name: str) -> None:
 
 def test_all_flags() -> None:
     tts = PoolTts(engine="GPT-SoVITS", voice="-odd voice", url="http://avatar-tts:5002")
-    body = made(pool(tts=tts, runtime={"extra_args": ["--fps", "25"]}), model="wav2lip", transport="rtmp", max_sessions=3)
+    body = made(
+        pool(tts=tts, runtime={"extra_args": ["--fps", "25"]}), model="wav2lip", transport="rtmp", max_sessions=3
+    )
     assert container(body)["args"] == [
         "--avatar_id=Ada",
         "--transport=rtmp",

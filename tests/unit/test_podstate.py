@@ -172,7 +172,9 @@ def test_a_longer_startup_timeout_is_a_longer_patience_with_pulls() -> None:
 
 def test_a_long_log_keeps_its_end() -> None:
     text = "\n".join(f"line {n}" for n in range(1000))
-    state = classify(bare_pod(container=terminated(78, message=text)), NOW, startup_timeout=30, failures=3, was_ready=False)
+    state = classify(
+        bare_pod(container=terminated(78, message=text)), NOW, startup_timeout=30, failures=3, was_ready=False
+    )
     assert state.message.startswith("…")
     assert state.message.endswith("line 999")
     assert len(state.message) <= 801

@@ -109,5 +109,12 @@ def test_group_id_is_a_label_value_whatever_the_avatar_is_called(avatar_name: st
 
 
 def test_group_id_tells_apart_what_differs() -> None:
-    asked = [("p", "Ada", ""), ("p", "ada", ""), ("q", "Ada", ""), ("p", "Ada", "uid-1"), ("p", "Ada", "uid-2"), ("pA", "da", "")]
+    asked = [
+        ("p", "Ada", ""),
+        ("p", "ada", ""),
+        ("q", "Ada", ""),
+        ("p", "Ada", "uid-1"),
+        ("p", "Ada", "uid-2"),
+        ("pA", "da", ""),
+    ]
     assert len({group_id(*a) for a in asked}) == len(asked)

@@ -43,7 +43,11 @@ LEVELS: list[Any] = [
 
 @pytest.mark.parametrize(("field", "of_instance", "of_avatar", "of_pool", "expected"), LEVELS)
 def test_instance_over_avatar_over_pool(
-    field: str, of_instance: dict[str, Any], of_avatar: dict[str, Any], of_pool: dict[str, Any], expected: tuple[Any, ...]
+    field: str,
+    of_instance: dict[str, Any],
+    of_avatar: dict[str, Any],
+    of_pool: dict[str, Any],
+    expected: tuple[Any, ...],
 ) -> None:
     found = (
         settled(of_instance, of_avatar, of_pool),

@@ -71,8 +71,12 @@ def test_a_new_generation_is_observed() -> None:
 
 
 def test_a_new_termination_leaves_nothing_of_the_old_one() -> None:
-    old = having(SETTLED, last_termination=LastTermination(time=ago(60), reason="OOMKilled", message="x", exit_code=137))
-    change = patch(old, Desired("Running", "Serving", "", {"lastTermination": LastTermination(time=NOW, reason="Idle")}), NOW)
+    old = having(
+        SETTLED, last_termination=LastTermination(time=ago(60), reason="OOMKilled", message="x", exit_code=137)
+    )
+    change = patch(
+        old, Desired("Running", "Serving", "", {"lastTermination": LastTermination(time=NOW, reason="Idle")}), NOW
+    )
     assert change == {
         "lastTermination": {
             "time": "2026-03-01T12:00:00Z", "reason": "Idle", "message": "", "exitCode": None, "idleSeconds": None,
@@ -135,7 +139,9 @@ WANTED = st.tuples(
 
 
 @given(st.lists(WANTED, unique_by=lambda w: w[0]), st.lists(WANTED, unique_by=lambda w: w[0]))
-def test_merging_twice_is_merging_once(first: list[tuple[str, str, str, str]], second: list[tuple[str, str, str, str]]) -> None:
+def test_merging_twice_is_merging_once(
+    first: list[tuple[str, str, str, str]], second: list[tuple[str, str, str, str]]
+) -> None:
     import msgspec
 
     conditions: tuple[Condition, ...] = CURRENT

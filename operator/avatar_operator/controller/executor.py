@@ -22,7 +22,7 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
-from avatar_operator.domain.names import LABEL_GROUP, LABEL_MANAGED_BY, MANAGER, claim_name
+from avatar_operator.domain.names import LABEL_GROUP, LABEL_MANAGED_BY, LABEL_PORT, MANAGER, claim_name
 from avatar_operator.domain.resources import Instance, Pod, Service
 from avatar_operator.domain.view import Activity, GroupKey, RuntimeView
 from avatar_operator.kube.client import KubeClient
@@ -86,7 +86,7 @@ class Executor:
             case ReleaseClaim(service):
                 await self._release_claim(key, service)
             case CreatePod():
-                await self._create_pod(key, memory, action)
+                await self._create_pod(key, pool, memory, action)
             case DeletePod():
                 await self._delete_pod(key, action)
             case SetOwners():
@@ -148,17 +148,16 @@ class Executor:
 
     # ---- pods --------------------------------------------------------------------------
 
-    async def _create_pod(self, key: GroupKey, memory: Memory, action: CreatePod) -> None:
+    async def _create_pod(self, key: GroupKey, pool: PoolKey, memory: Memory, action: CreatePod) -> None:
         name = action.body["metadata"]["name"]
         try:
             raw = await self._client.create(PODS, key.namespace, action.body)
             self._store.apply(msgspec.json.decode(raw, type=Pod))
         except AlreadyExistsError:
             pod = msgspec.json.decode(await self._client.get(PODS, key.namespace, name), type=Pod)
-            if pod.metadata.labels.get(LABEL_GROUP) != key.id:
-                text = f"a pod named {name} exists that is not of this avatar; delete it or give the pool other ports"
-                memory.rejection = ("PodNameTaken", text)
             self._store.apply(pod)
+            if pod.metadata.labels.get(LABEL_GROUP) != key.id:
+                await self._give_up_port(key, pool, int(action.body["metadata"]["labels"][LABEL_PORT]))
         except RejectedError as error:
             if "being terminated" in error.message:
                 # The namespace is being deleted: there is nothing to start, and nothing to say it in.
@@ -166,6 +165,14 @@ class Executor:
                 raise
             memory.rejection = ("PodRejected", f"the API server refuses the pod: {error.message}")
             log.warning("pod refused: %s", error, extra={"namespace": key.namespace, "pod": name})
+
+    async def _give_up_port(self, key: GroupKey, pool: PoolKey, port: int) -> None:
+        """The pod's name is another's: the claim is of no use, the next plan takes another port."""
+        self._set_aside(key, pool, port, f"a pod {claim_name(port)} exists that is not of this avatar")
+        raw = await self._client.get(SERVICES, key.namespace, claim_name(port))
+        claim = msgspec.json.decode(raw, type=Service)
+        if claim.metadata.labels.get(LABEL_GROUP) == key.id:
+            await self._release_claim(key, claim)
 
     async def _delete_pod(self, key: GroupKey, action: DeletePod) -> None:
         meta = action.pod.metadata

@@ -32,6 +32,7 @@ class WorkQueue(Generic[K]):
         self._running: set[K] = set()
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
+        self._not_before: dict[K, float] = {}
         self._timers: list[tuple[float, int, K]] = []
         self._due: dict[K, float] = {}
         self._serial = itertools.count()
@@ -46,8 +47,15 @@ class WorkQueue(Generic[K]):
 
         ``low``: behind everything that was added normally (a backlog after a
         restart must not make live events wait). Adding it normally as well
-        brings it forward.
+        brings it forward. A key that the API server asked to leave alone for
+        a while (``at_least`` of retry()) is queued when that is over.
         """
+        if key in self._not_before:
+            wait = self._not_before[key] - time.monotonic()
+            if wait > 0:
+                self.add_after(key, wait)
+                return
+            del self._not_before[key]
         if key in self._running:
             self._again.add(key)
             return
@@ -71,11 +79,16 @@ class WorkQueue(Generic[K]):
         self._arm()
 
     def retry(self, key: K, at_least: float | None = None) -> float:
-        """Queue ``key`` after its backoff (exponential, with jitter); the delay in seconds."""
+        """Queue ``key`` after its backoff (exponential, with jitter); the delay in seconds.
+
+        ``at_least`` is what the API server asked for: no event brings the key back earlier.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(BACKOFF_LIMIT_SECONDS, BACKOFF_BASE_SECONDS * 2.0 ** min(failures, 20))
         delay = max(delay * random.uniform(0.75, 1.25), at_least or 0.0)  # noqa: S311 - jitter, not a secret
+        if at_least:
+            self._not_before[key] = time.monotonic() + at_least
         self.add_after(key, delay)
         return delay
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from . import leak as leaks
 from . import objects
 from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity, SetDraining
 from .clock import ceil, floor
@@ -112,17 +113,49 @@ def _in_service(case: Case, result: Plan) -> None:
         ask_runtime=case.settings.count_from_runtime,
     )
     result.wake_at(clock.next_look)
+    leak = _leak(case)
+    result.wake_at(leak.next_look)
     running = case.server.status.phase == "Running"
-    if running and (clock.collect or (not case.counted and _outdated(case))):
+    if running and leak.correct:
+        _correct_count(case, result)
+    elif running and (clock.collect or (not case.counted and _outdated(case))):
         _begin_drain(case, "Idle" if clock.collect else "Outdated", result)
-    elif clock.probe and running:
+    elif running and clock.probe:
         # What status says next depends on the answer.
         result.actions.append(ProbeActivity(case.pod, case.port))
     else:
-        _say_running(case, clock, result)
+        _say_running(case, clock, result, leak.condition)
+        if running and leak.probe:
+            result.actions.append(ProbeActivity(case.pod, case.port))
 
 
-def _say_running(case: Case, clock: Clock, result: Plan) -> None:
+def _leak(case: Case) -> leaks.Leak:
+    if not case.settings.count_from_runtime:
+        return leaks.Leak()
+    return leaks.look(
+        case.server.status,
+        case.counted,
+        case.view.runtime.activity,
+        case.view.now,
+        beat=case.pool.spec.health.period_seconds,
+        patience=case.pool.spec.idle.connection_leak_seconds,
+    )
+
+
+def _correct_count(case: Case, result: Plan) -> None:
+    """Set counts to what the runtime says: nobody. By compare-and-swap, as somebody may just come."""
+    for member in case.members:
+        if member.counted_connections:
+            message = (
+                f"status counted {member.counted_connections} connections while the runtime had no session for "
+                f"{case.pool.spec.idle.connection_leak_seconds} s (idle.connectionLeakSeconds); set to 0"
+            )
+            status = member.status
+            desired = Desired(status.phase, status.reason, status.message, {"connections": 0, "sessions": []})
+            say(case.view.now, member, desired, result, Event("Warning", "CountCorrected", message), exact=True)
+
+
+def _say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, str, str] | None = None) -> None:
     now, server, pod, pool = case.view.now, case.server, case.pod, case.pool
     url = webrtc_url(pool, pod, case.port)
     conditions = [
@@ -130,6 +163,8 @@ def _say_running(case: Case, clock: Clock, result: Plan) -> None:
         ("PortClaimed", "True", "Claimed", f"Service {pod.metadata.name}"),
         _activity_condition(case, clock),
     ]
+    if count is not None:
+        conditions.append(count)
     gpu = None
     if pool.spec.gpu.mode != "None":
         gpu = GpuStatus(node=pod.spec.node_name)
@@ -218,16 +253,16 @@ def _drain(case: Case, result: Plan) -> None:
 
 
 def _call_off(case: Case, result: Plan) -> None:
-    """Somebody is there, or nobody knows: take offers again, then say Running."""
+    """Somebody is there, or nobody knows: take offers again and say Running.
+
+    Both at once, so that the decision cannot be lost in between. Should this
+    process die before the runtime hears of it, the next look at a runtime that
+    still drains tells it (see _in_service).
+    """
     runtime, now = case.view.runtime, case.view.now
     if runtime.draining is not False:
         result.actions.append(SetDraining(case.pod, case.port, draining=False))
-        return
     seen = runtime.activity
-    if case.settings.count_from_runtime and not case.counted and seen is None:
-        # Telling the runtime has made what it said before worthless.
-        result.actions.append(ProbeActivity(case.pod, case.port))
-        return
     sessions = seen.sessions if seen is not None else None
     known = case.counted > 0 or not case.settings.count_from_runtime or sessions is not None
     clock = Clock(None, now, sessions, known, next_look=now + timedelta(seconds=case.beat))

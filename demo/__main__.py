@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "out" / "demo"
 NAMESPACE = "avatars"
 INSTANCE = "avatarinstance-ada"
+RUNTIME = "app.kubernetes.io/component=avatar-runtime"
 IDLE_SECONDS = 6
 SENTENCE = "Hello! I am Ada, a talking avatar. I live in a pod on Kubernetes, and I am glad that you came."
 
@@ -68,15 +70,15 @@ def install(shell: Shell) -> None:
             show=False,
         )
         say("helm upgrade --install avatar-operator charts/avatar-operator -n avatars --create-namespace --wait")
+        _forget_earlier_run(shell)
         # The tag of a development build stays while its content changes.
         shell.run("kubectl", "-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=120s", show=False)
-        shell.run("kubectl", "-n", NAMESPACE, "get", "deployments,avatarpools,avatars")
+        shell.run("kubectl", "-n", NAMESPACE, "get", "deployments,avp,av")
 
 
 def start(shell: Shell) -> str:
     """Apply an instance and wait until it serves; its URL."""
     with step("kubectl apply an AvatarInstance"):
-        _forget_earlier_run(shell)
         shell.run("kubectl", "-n", NAMESPACE, "apply", "-f", f"manifests/samples/{INSTANCE}.yaml")
         status = wait_running(shell, _name(INSTANCE))
         shell.run("kubectl", "-n", NAMESPACE, "get", "avi,pods,services", "-l", "!app.kubernetes.io/instance")
@@ -114,16 +116,15 @@ async def speak_and_share(shell: Shell, url: str) -> None:
 def collect(shell: Shell) -> None:
     """Nobody uses it: instances, pod and Service go."""
     with step(f"idle for {IDLE_SECONDS} s: collected"):
-        for kind in ("avi", "pods", "services"):
-            where = () if kind == "avi" else ("-l", "app.kubernetes.io/component=avatar-runtime")
-            wait_for(
-                f"the {kind} to be gone",
-                lambda kind=kind, where=where: not shell.json("kubectl", "-n", NAMESPACE, "get", kind, *where)["items"],
-                IDLE_SECONDS + 60,
-            )
+        for what in (("avi",), ("pods", "-l", RUNTIME), ("services", "-l", RUNTIME)):
+            wait_for(f"the {what[0]} to be gone", partial(_none_left, shell, *what), IDLE_SECONDS + 60)
         shell.run(
             *("kubectl", "-n", NAMESPACE, "get", "events", "--field-selector", "involvedObject.kind=AvatarInstance"),
-            *("-o", "custom-columns=REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message"),
+            *(
+                "--sort-by=.metadata.creationTimestamp",
+                "-o",
+                "custom-columns=REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message",
+            ),
         )
 
 
@@ -168,6 +169,10 @@ def _forget_earlier_run(shell: Shell) -> None:
         90,
     )
     shell.run("kubectl", "-n", NAMESPACE, "delete", "events", "--all", show=False)
+
+
+def _none_left(shell: Shell, *what: str) -> bool:
+    return not shell.json("kubectl", "-n", NAMESPACE, "get", *what)["items"]
 
 
 def _count(shell: Shell, name: str, connections: int) -> None:

@@ -150,7 +150,7 @@ async def namespace(api: Api) -> AsyncIterator[str]:
     name = f"t-{secrets.token_hex(4)}"
     await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     yield name
-    await api.call("DELETE", f"/api/v1/namespaces/{name}")
+    await api.delete("namespaces", "", name)
 
 
 @pytest.fixture

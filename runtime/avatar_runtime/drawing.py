@@ -81,9 +81,10 @@ def soft_shade(shape: Image.Image, reach: float, shift: Point) -> Image.Image:
     """Return a mask that is strong near the edge of `shape`, more so on the side that `shift` points to."""
     size = shape.width
     blurred = shape.filter(ImageFilter.GaussianBlur(reach * size))
-    moved = Image.new("L", shape.size, 0)
-    moved.paste(blurred, (round(-shift[0] * size), round(-shift[1] * size)))
-    values = np.asarray(moved, np.float32) / 255
+    # A shape that leaves the picture has no edge there: rows and columns from outside repeat the last ones.
+    right, down = round(shift[0] * size), round(shift[1] * size)
+    moved = np.pad(np.asarray(blurred, np.float32), ((0, down), (0, right)), mode="edge")[down:, right:]
+    values = moved / 255
     edge = np.clip((0.98 - values) / 0.55, 0, 1) * (np.asarray(shape, np.float32) / 255)
     return Image.fromarray((edge * 255).astype(np.uint8), "L")
 

@@ -44,7 +44,7 @@ def draw_mouth(pen: Pen, face: Face, mouth: Mouth) -> None:
     half = face.mouth_width / 2 * (0.84 + 0.32 * spread) * (1 - 0.36 * rounding) * (1 - 0.06 * opening)
     gap = opening * face.mouth_height * (1 - 0.15 * rounding)
     lip = face.lip_thickness * (1 + 0.25 * rounding)
-    corner = y - 0.006 * (1 - opening) * (1 - rounding)  # a friendly mouth at rest
+    corner = y - 0.010 * (1 - 0.6 * opening) * (1 - rounding)  # a friendly mouth at rest
     upper, lower = y - gap * 0.34, y + gap * 0.66
     colour = rgb(face.lip)
     dark, light = mix(colour, (70, 10, 20), 0.32), mix(colour, (255, 235, 230), 0.28)
@@ -109,8 +109,8 @@ def draw_eyes(pen: Pen, face: Face, lid: int, gaze: int, brow: int) -> None:
         y = face.eye_y - face.eye_size * 1.12 - rise
         wide = face.eye_size * 1.05
         line = spline([
-            (x - side * wide * 0.95, y + 0.008), (x - side * wide * 0.2, y - 0.004), (x + side * wide * 0.5, y - 0.006),
-            (x + side * wide * 1.05, y + 0.008),
+            (x - side * wide * 0.92, y + 0.003), (x - side * wide * 0.2, y - 0.005), (x + side * wide * 0.5, y - 0.006),
+            (x + side * wide * 1.08, y + 0.011),
         ], closed=False, steps=8)  # fmt: skip
         thick = face.brow_thickness
         under = [(px, py + thick * (0.95 - 0.65 * i / len(line))) for i, (px, py) in enumerate(line)]
@@ -121,7 +121,7 @@ def draw_eyes(pen: Pen, face: Face, lid: int, gaze: int, brow: int) -> None:
 
 def _draw_eye(pen: Pen, face: Face, x: float, side: int, shut: float, gaze: int) -> None:
     y, wide = face.eye_y, face.eye_size
-    open_up, open_low = wide * 0.56 * (1 - shut), wide * 0.44 * (1 - 0.55 * shut)
+    open_up, open_low = wide * 0.52 * (1 - shut), wide * 0.43 * (1 - 0.55 * shut)
     line = mix(rgb(face.brow), (20, 10, 10), 0.5)
     steps = [i / 10 - 1 for i in range(21)]
     tilt = -0.004 * side
@@ -130,8 +130,9 @@ def _draw_eye(pen: Pen, face: Face, x: float, side: int, shut: float, gaze: int)
     fold = [(px, py - wide * 0.24 * (1 - 0.5 * shut)) for px, py in up[2:-2]]
     pen.line(fold, rgb(face.skin_shadow), 0.0045, 0.75)
     if shut < 0.95:
-        ix, iy = x + gaze * wide * 0.16, y - wide * 0.03
-        radius = wide * 0.50
+        # The upper lid covers the top of the iris: with all of it to be seen a face stares.
+        ix, iy = x + gaze * wide * 0.16, y - wide * 0.06
+        radius = wide * 0.54
         iris = rgb(face.eye)
         layers: list[tuple[list[Point], tuple[int, int, int]]] = [
             (up + low[::-1], (250, 249, 247)),
@@ -157,6 +158,11 @@ def _draw_eye(pen: Pen, face: Face, x: float, side: int, shut: float, gaze: int)
     pen.line(lash, line, 0.0085 if face.jaw > 0.3 else 0.0065)
 
 
+def _square(value: float) -> float:
+    """Push a cosine outwards: a circle drawn with it has flat sides."""
+    return math.copysign(abs(value) ** 0.7, value)
+
+
 def _draw_glasses(pen: Pen, face: Face) -> None:
     frame = (52, 44, 44)
     wide, high = face.eye_size * 1.42, face.eye_size * 1.12
@@ -164,9 +170,9 @@ def _draw_glasses(pen: Pen, face: Face) -> None:
     for side in (-1, 1):
         x = face.centre_x + side * face.eye_gap / 2
         rim = [
-            (x + wide * math.copysign(abs(math.cos(a)) ** 0.7, math.cos(a)), y + high * math.copysign(abs(math.sin(a)) ** 0.7, math.sin(a)))
+            (x + wide * _square(math.cos(a)), y + high * _square(math.sin(a)))
             for a in (2 * math.pi * i / 56 for i in range(57))
-        ]  # fmt: skip
+        ]
         pen.fill(rim, (255, 255, 255), 0.10)
         pen.line(rim, frame, 0.0085)
         pen.line(

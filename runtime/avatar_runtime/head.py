@@ -110,8 +110,9 @@ def _body(face: Face, at: _Geometry, size: int) -> Image.Image:
     _put(layer, mix(shadow, (60, 25, 20), 0.18), ImageChops.multiply(neck_mask, under_chin).point(lambda v: v * 0.8))
     wide = 0.40 if face.jaw > 0.3 else 0.45
     shoulders = spline([
-        (x - half - 0.055, chin + 0.088), (x - 0.6 * wide, chin + 0.135), (x - wide, chin + 0.23), (x - wide - 0.05, 1.12),
-        (x + wide + 0.05, 1.12), (x + wide, chin + 0.23), (x + 0.6 * wide, chin + 0.135), (x + half + 0.055, chin + 0.088),
+        (x - half - 0.055, chin + 0.088), (x - 0.6 * wide, chin + 0.135), (x - wide, chin + 0.23),
+        (x - wide - 0.05, 1.12), (x + wide + 0.05, 1.12),
+        (x + wide, chin + 0.23), (x + 0.6 * wide, chin + 0.135), (x + half + 0.055, chin + 0.088),
         (x + half * 0.8, chin + 0.135), (x, chin + (0.155 if face.clothes_style == "crew" else 0.215)),
         (x - half * 0.8, chin + 0.135),
     ])  # fmt: skip
@@ -187,9 +188,9 @@ def _front_hair(layer: Image.Image, face: Face, at: _Geometry, head: Image.Image
         parting: list[Point] = spline([at(-0.32, -1.16), at(-0.35, -1.05), at(-0.34, -0.92)], closed=False)
     else:
         top = spline([
-            at(-1.07, -0.12), at(-1.13, -0.52), at(-0.98, -0.98), at(-0.42, -1.24), at(0.30, -1.27), at(0.92, -1.06),
-            at(1.14, -0.55), at(1.07, -0.12), at(0.98, -0.32), at(0.90, -0.56), at(0.62, -0.68), at(0.18, -0.64),
-            at(-0.30, -0.74), at(-0.66, -0.66), at(-0.90, -0.52), at(-0.98, -0.32),
+            at(-1.07, -0.08), at(-1.13, -0.52), at(-0.98, -0.98), at(-0.42, -1.24), at(0.30, -1.27), at(0.92, -1.06),
+            at(1.14, -0.55), at(1.07, -0.08), at(0.97, -0.12), at(0.91, -0.34), at(0.80, -0.56), at(0.58, -0.69),
+            at(0.18, -0.65), at(-0.30, -0.74), at(-0.62, -0.67), at(-0.82, -0.54), at(-0.91, -0.34), at(-0.97, -0.12),
         ])  # fmt: skip
         locks = [top]
         parting = []

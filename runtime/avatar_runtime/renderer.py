@@ -18,6 +18,7 @@ from avatar_runtime import head, motion
 from avatar_runtime.avatar import Avatar
 from avatar_runtime.drawing import Pen, Point, to_yuv
 from avatar_runtime.features import Mouth, draw_eyes, draw_mouth
+from avatar_runtime.head import Layers
 
 Frame = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -55,14 +56,51 @@ class Picture:
     brow: int = 0
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """A layer cut to what it shows, with room to move: premultiplied colours, and where its corner lies."""
+
+    image: Image.Image
+    left: int
+    top: int
+
+    @classmethod
+    def of(cls, layer: Image.Image) -> "_Layer":
+        box = layer.getbbox() or (0, 0, 1, 1)
+        room = layer.width // 24
+        left, top = max(0, box[0] - room), max(0, box[1] - room)
+        right, bottom = min(layer.width, box[2] + room), min(layer.height, box[3] + room)
+        return cls(layer.crop((left, top, right, bottom)).convert("RGBa"), left, top)
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """The layers of a head, from back to front."""
+
+    background: Image.Image
+    back_hair: _Layer
+    body: Image.Image
+    head: _Layer
+    features: _Layer
+
+    @classmethod
+    def of(cls, layers: Layers) -> "_Stack":
+        return cls(
+            layers.background.convert("RGBA"),
+            _Layer.of(layers.back_hair),
+            layers.body,
+            _Layer.of(layers.head),
+            _Layer.of(layers.features),
+        )
+
+
 class Renderer:
     """Draws the frames of one avatar."""
 
     def __init__(self, avatar: Avatar) -> None:
         self.size = avatar.size
         self.face = avatar.face
-        self._layers: head.Layers | None = None
-        self._back: Image.Image | None = None
+        self._stack: _Stack | None = None
         self._bases: _Kept[int, tuple[Image.Image, Frame]] = _Kept(motion.POSES)
         self._mouths: _Kept[tuple[int, Mouth], _Planes] = _Kept(2000)
         self._eyes: _Kept[tuple[int, int, int, int], _Planes] = _Kept(800)
@@ -97,6 +135,10 @@ class Renderer:
         self._paste(result, self._eyes_box, self._eyes.get(eyes_key, lambda: self._draw_eyes(picture)))
         return result
 
+    def prepare(self, pose: int) -> None:
+        """Draw the head in a pose that will be asked for soon, so that its first frame is not late."""
+        self._base(pose)
+
     def _paste(self, frame: Frame, box: Box, planes: _Planes) -> None:
         left, top, right, bottom = box
         size, half = self.size, self.size // 2
@@ -109,17 +151,16 @@ class Renderer:
         return self._bases.get(number, lambda: self._draw_base(number))
 
     def _draw_base(self, number: int) -> tuple[Image.Image, Frame]:
-        if self._layers is None:
-            self._layers = head.paint(self.face, self.size)
-        layers, pose = self._layers, motion.pose(number)
-        image = layers.background.convert("RGBA")
+        if self._stack is None:
+            self._stack = _Stack.of(head.paint(self.face, self.size))
+        stack, pose = self._stack, motion.pose(number)
+        image = stack.background.copy()
+        # What lies further back moves less: that gives the head its depth.
         outer = motion.Pose(pose.dx * 0.62, pose.dy * 0.8, pose.roll)
-        image.alpha_composite(
-            self._moved(layers.back_hair, motion.Pose(outer.dx * 0.7, outer.dy * 0.7, pose.roll * 0.7))
-        )
-        image.alpha_composite(layers.body)
-        image.alpha_composite(self._moved(layers.head, outer))
-        image.alpha_composite(self._moved(layers.features, pose))
+        self._lay(image, stack.back_hair, motion.Pose(outer.dx * 0.7, outer.dy * 0.7, pose.roll * 0.7))
+        image.alpha_composite(stack.body)
+        self._lay(image, stack.head, outer)
+        self._lay(image, stack.features, pose)
         small = image.convert("RGB").reduce(head.OVERSAMPLE)
         y, u, v = to_yuv(np.asarray(small, dtype=np.uint8))
         planes = [y.reshape(-1), u.reshape(-1), v.reshape(-1)]
@@ -129,15 +170,17 @@ class Renderer:
         """Return the point about which the head rolls: the top of the neck."""
         return self.face.centre_x, self.face.centre_y + self.face.face_height * 0.45
 
-    def _moved(self, layer: Image.Image, pose: motion.Pose) -> Image.Image:
-        big = layer.width
-        px, py = (v * big for v in self._pivot())
+    def _lay(self, image: Image.Image, layer: _Layer, pose: motion.Pose) -> None:
+        """Lay a layer over the image, moved into a pose."""
+        big = image.width
+        # All in the layer's own pixels.
+        px, py = self._pivot()[0] * big - layer.left, self._pivot()[1] * big - layer.top
         cos, sin = math.cos(pose.roll), math.sin(pose.roll)
         dx, dy = px + pose.dx * big, py + pose.dy * big
         # Pillow wants the way back: from a place in the result to one in the layer.
         matrix = (cos, sin, px - cos * dx - sin * dy, -sin, cos, py + sin * dx - cos * dy)
-        moved = layer.convert("RGBa").transform(layer.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-        return moved.convert("RGBA")
+        moved = layer.image.transform(layer.image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        image.alpha_composite(moved.convert("RGBA"), (layer.left, layer.top))
 
     def _placed(self, number: int) -> Callable[[Point], Point]:
         pose = motion.pose(number)

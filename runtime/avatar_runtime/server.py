@@ -19,6 +19,7 @@ SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
 
 _CORS = {
     # Pages of any origin may talk to an instance, as with LiveTalking; who may is decided in front of it.
+    # The admin routes are no page's business.
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Headers": "*",
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
@@ -43,7 +44,6 @@ def build(service: Service) -> web.Application:
             web.get("/api/admin/sessions", sessions),
             web.get("/api/admin/config", config),
             web.post("/api/admin/drain", drain),
-            web.options("/{path:.*}", preflight),
         ]
     )
     return app
@@ -53,7 +53,8 @@ def build(service: Service) -> web.Application:
 async def _answer_errors(request: web.Request, handler: Any) -> web.StreamResponse:
     response: web.StreamResponse
     try:
-        response = await handler(request)
+        # A route for OPTIONS on any path would turn every unknown path into 405.
+        response = web.Response(status=204) if request.method == "OPTIONS" else await handler(request)
     except (BadRequest, OfferError, Refused) as error:
         response = web.json_response({"code": -1, "msg": str(error)})
     except web.HTTPRequestEntityTooLarge:
@@ -64,7 +65,8 @@ async def _answer_errors(request: web.Request, handler: Any) -> web.StreamRespon
     except Exception as error:
         log.exception("request failed path=%s", request.path)
         response = web.json_response({"code": -1, "msg": f"internal error: {type(error).__name__}"})
-    response.headers.update(_CORS)
+    if not request.path.startswith("/api/admin/"):
+        response.headers.update(_CORS)
     return response
 
 
@@ -143,15 +145,13 @@ async def config(request: web.Request) -> web.Response:
 
 async def drain(request: web.Request) -> web.Response:
     """``{drain: bool}``: refuse new offers, or take them again. Running sessions go on."""
+    # A page of another origin can send text without asking first, but not JSON.
+    if request.content_type != "application/json":
+        raise BadRequest("send application/json")
     wanted = (await _body(request)).get("drain")
     if not isinstance(wanted, bool):
         raise BadRequest("drain is required: true or false")
     return _ok({"sessions": request.app[SERVICE].set_draining(wanted)})
-
-
-async def preflight(_: web.Request) -> web.Response:
-    """Answer a browser's CORS question."""
-    return web.Response(status=204)
 
 
 def _ok(data: Any = None) -> web.Response:

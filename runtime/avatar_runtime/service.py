@@ -89,7 +89,12 @@ class Service:
             for sessionid in self.registry.overdue(now, self.config.connect_timeout):
                 await self.close(sessionid, f"not connected in {self.config.connect_timeout:.0f} s")
             for sessionid, session in list(self.sessions.items()):
-                silent = await session.silent_for(now)
+                try:
+                    silent = await session.silent_for(now)
+                except Exception:
+                    # The sweeper guards all sessions: one that cannot be asked must not end it.
+                    log.exception("cannot ask session=%s", sessionid)
+                    continue
                 if silent > self.config.peer_timeout:
                     await self.close(sessionid, f"nothing heard for {silent:.0f} s")
 

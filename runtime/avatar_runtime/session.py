@@ -33,6 +33,12 @@ CLOSE_TIMEOUT = 5.0
 QUEUE_LENGTH = 100
 """Sentences that may wait to be said in one session."""
 
+IN_HAND = 20.0
+"""Seconds of speech ready to be said, beyond which the next sentence is not fetched yet: memory has an end."""
+
+CUT_AFTER = 0.03
+"""Seconds from an interruption to silence: sound that has left already cannot fade out."""
+
 
 class OfferError(ValueError):
     """The offer cannot be answered; the text is for the client."""
@@ -106,7 +112,7 @@ class Session:
         self._generation += 1
         while not self._sentences.empty():
             self._sentences.get_nowait()
-        self._timeline.cut(self._clock.now())
+        self._timeline.cut(self._clock.now() + CUT_AFTER)
 
     @property
     def speaking(self) -> bool:
@@ -115,6 +121,9 @@ class Session:
 
     async def _speak(self) -> None:
         while True:
+            # An interruption may make room at any moment, so this is no single sleep.
+            while self._timeline.end() - self._clock.now() > IN_HAND:  # noqa: ASYNC110
+                await asyncio.sleep(TICK)
             sentence = await self._sentences.get()
             generation, self._synthesising = self._generation, True
             try:

@@ -19,8 +19,18 @@ FPS = 25
 VIDEO_CLOCK = 90000
 TICKS = VIDEO_CLOCK // FPS
 
-LATE = 0.25
-"""Seconds behind the clock after which a track leaves frames out instead of catching up."""
+AUDIO_AHEAD = 0.020
+"""Seconds by which sound leaves before its time: aiortc's resampler holds one frame back on the way to Opus."""
+
+MOUTH_AHEAD = 0.010
+"""Seconds by which the mouth is ahead: a picture stands for the 40 ms that it is shown, and early is better than
+late (viewers notice late lips at half the offset of early ones)."""
+
+AUDIO_LATE = 0.25
+"""Seconds behind the clock after which sound is left out instead of caught up with."""
+
+VIDEO_LATE = 0.08
+"""The same for pictures: a picture left out is hardly seen, a mouth that stays behind the voice is."""
 
 
 class MediaClock:
@@ -59,8 +69,8 @@ class SpeechTrack(MediaStreamTrack):
         """Return the next frame when its time has come."""
         if self.readyState != "live":
             raise MediaStreamError
-        late = await self._clock.until(self._next / RATE)
-        if late > LATE:
+        late = await self._clock.until(self._next / RATE - AUDIO_AHEAD)
+        if late > AUDIO_LATE:
             self._next += int(late * RATE) // CHUNK * CHUNK
         samples = self._timeline.audio(self._next)
         frame = AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
@@ -84,17 +94,21 @@ class FaceTrack(MediaStreamTrack):
         self._artist = artist
         self._seed = seed
         self._next = 0
+        self._pose = -1
 
     async def recv(self) -> VideoFrame:
         """Return the next picture when its time has come."""
         if self.readyState != "live":
             raise MediaStreamError
         late = await self._clock.until(self._next / FPS)
-        if late > LATE:
+        if late > VIDEO_LATE:
             self._next += int(late * FPS)
         picture = picture_at(self._timeline, self._next / FPS, self._seed)
         loop = asyncio.get_running_loop()
         planes = await loop.run_in_executor(self._artist, self._renderer.frame, picture)
+        if picture.pose != self._pose:
+            self._pose = picture.pose
+            self._artist.submit(self._renderer.prepare, (picture.pose + 1) % motion.POSES)
         frame = VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts = self._next * TICKS
         frame.time_base = Fraction(1, VIDEO_CLOCK)
@@ -106,7 +120,7 @@ def picture_at(timeline: Timeline, t: float, seed: int) -> Picture:
     """Return what the face looks like at media time `t`."""
     return Picture(
         pose=motion.pose_at(t),
-        mouth=Mouth.of(*timeline.mouth(t)),
+        mouth=Mouth.of(*timeline.mouth(t + MOUTH_AHEAD)),
         lid=motion.lid_at(t, seed),
         gaze=motion.gaze_at(t, seed),
         brow=round(timeline.emphasis(t) * 2),

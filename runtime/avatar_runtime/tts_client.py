@@ -1,5 +1,6 @@
 """Gets speech from the TTS server: the old engines' ``POST /generate``, with a phoneme timeline if there is one."""
 
+import asyncio
 import base64
 import binascii
 import io
@@ -51,17 +52,21 @@ class TtsClient:
                 body = await response.read()
                 if response.status >= 400:
                     raise TtsError(f"{url}: HTTP {response.status} {body[:200].decode(errors='replace')}")
+                # Both take some milliseconds of computing for a long sentence: not in the loop that paces frames.
                 if response.content_type == "application/json":
-                    return _from_json(text, json.loads(body))
+                    return await asyncio.to_thread(_from_json, text, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TtsError(f"{url}: {type(error).__name__} {error}".rstrip()) from error
-        except json.JSONDecodeError as error:
-            raise TtsError(f"{url}: the answer is not JSON: {error}") from error
-        return prepare(text, _samples(body), None)
+        return await asyncio.to_thread(_from_wav, text, body)
 
 
-def _from_json(text: str, body: Any) -> Utterance:
+def _from_wav(text: str, body: bytes) -> Utterance:
+    return prepare(text, _samples(body), None)
+
+
+def _from_json(text: str, raw: bytes) -> Utterance:
     try:
+        body: Any = json.loads(raw)
         audio = base64.b64decode(body["audio"], validate=True)
         phonemes = [(float(p["t"]), str(p["ipa"])) for p in body.get("phonemes") or []]
     except (KeyError, TypeError, ValueError, binascii.Error) as error:

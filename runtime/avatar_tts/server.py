@@ -31,7 +31,7 @@ class BadRequest(ValueError):
 
 async def _read_fields(request: web.Request) -> dict[str, str]:
     """Return the form's text fields. Files (`prompt_wav`) are read past and ignored: espeak-ng clones nothing."""
-    fields = {key: value for key, value in request.query.items()}
+    fields: dict[str, str] = dict(request.query.items())
     content_type = request.content_type
     if content_type == "application/json":
         try:
@@ -47,14 +47,10 @@ async def _read_fields(request: web.Request) -> dict[str, str]:
         try:
             async for part in await request.multipart():
                 # A nested multipart has no name and nothing for us.
-                if not isinstance(part, BodyPartReader) or part.name is None or part.filename is not None:
-                    if part is not None:
-                        await part.release()
-                    continue
-                name, raw = part.name, await part.read(decode=True)
-                if len(raw) > _MAX_FIELD:
-                    raise BadRequest(f"field {name} is longer than {_MAX_FIELD} bytes")
-                fields[name] = raw.decode("utf-8")
+                if isinstance(part, BodyPartReader) and part.name is not None and part.filename is None:
+                    fields[part.name] = (await _read_field(part)).decode("utf-8")
+                elif part is not None:
+                    await part.release()
         except BadRequest:
             raise
         except (ValueError, AssertionError, RuntimeError) as error:
@@ -62,6 +58,13 @@ async def _read_fields(request: web.Request) -> dict[str, str]:
     else:
         raise BadRequest(f"send a multipart form with tts_text, not {content_type}")
     return fields
+
+
+async def _read_field(part: BodyPartReader) -> bytes:
+    raw = await part.read(decode=True)
+    if len(raw) > _MAX_FIELD:
+        raise BadRequest(f"field {part.name} is longer than {_MAX_FIELD} bytes")
+    return bytes(raw)
 
 
 def _clean_text(fields: dict[str, str]) -> str:

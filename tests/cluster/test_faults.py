@@ -178,7 +178,7 @@ async def test_a_deletion_between_two_watches_is_not_missed(world: World, proxy:
 async def test_a_watch_beyond_repair_ends_the_operator(world: World, proxy: Proxy, operator: Operator) -> None:
     """Better a restart by the kubelet than a process that looks alive and hears nothing."""
     await _running(world)
-    proxy.refuse(lambda call: call.verb == "watch" and call.resource == "pods", 403, times=-1)
+    proxy.refuse(lambda call: call.verb == "watch" and call.resource == "pods", 410, times=-1)
     proxy.cut_watches()
     assert operator.process is not None
     assert await asyncio.to_thread(operator.process.wait, 30) == 1

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,8 @@ async def sessions(runtime: Running) -> int:
     return int((await call("GET", f"{runtime.url}/health"))[1]["sessions"])
 
 
-async def until(what: str, look: Callable[[], Any], timeout: float) -> float:
-    """Wait for ``look`` (a coroutine function) to be true; the seconds that it took."""
+async def until(what: str, look: Callable[[], Awaitable[bool]], timeout: float) -> float:
+    """Wait for ``look`` to be true; the seconds that it took."""
     began = time.monotonic()
     while not await look():
         assert time.monotonic() - began < timeout, f"after {timeout} s still no sign of: {what}"

@@ -9,13 +9,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from avatar_client import AvatarSession, Refused, SpeechError
 from avatar_client.analysis import analyse, envelope, speech_span
 from avatar_client.talk import talk
 from avatar_runtime.pcm import RATE
 from avatar_runtime.speech import Timeline, split_sentences
 from avatar_runtime.tts_client import TtsClient
-
 from tests.runtime.conftest import MakeRuntime
 from tests.runtime.launch import Running, free_port, start_tts
 

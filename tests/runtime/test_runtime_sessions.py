@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
+
 from avatar_client import AvatarSession, ClientError, Refused
 from avatar_client.analysis import analyse
-
 from tests.runtime.conftest import MakeRuntime
 from tests.runtime.launch import AVATARS, RUNTIME, Running, call, launch, offer, sessions, until
 
@@ -230,15 +231,26 @@ async def test_bad_texts_are_refused(shared_runtime: Running, body: dict[str, ob
         assert (status, answer["code"]) == (200, -1)
 
 
-async def test_unknown_routes_and_pages_of_other_origins(shared_runtime: Running) -> None:
+async def test_unknown_routes(shared_runtime: Running) -> None:
     status, body = await call("GET", f"{shared_runtime.url}/nothing")
     assert (status, body["code"]) == (404, -1)
-    with pytest.raises(ClientError, match="cannot be reached"):
-        async with AvatarSession.connect("http://127.0.0.1:1"):
-            pass
+    status, body = await call("GET", f"{shared_runtime.url}/offer")
+    assert (status, body["code"]) == (405, -1)
 
 
-async def test_a_runtime_without_pictures_is_a_clear_error(shared_runtime: Running) -> None:
+async def test_pages_of_other_origins_may_call(shared_runtime: Running) -> None:
+    async with aiohttp.ClientSession() as http:
+        async with http.options(f"{shared_runtime.url}/offer") as answer:
+            assert answer.status == 204
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        async with http.post(f"{shared_runtime.url}/offer", data=b"x") as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_a_client_that_reaches_no_runtime_says_so(shared_runtime: Running) -> None:
     with pytest.raises(ClientError, match="HTTP 404"):
         async with AvatarSession.connect(f"{shared_runtime.url}/wrong/path"):
+            pass
+    with pytest.raises(ClientError, match="cannot be reached"):
+        async with AvatarSession.connect("http://127.0.0.1:1"):
             pass

@@ -484,7 +484,6 @@ class Model:
                 self.nobody_uses(known)
             merged = merge(msgspec.to_builtins(known.status), action.status)
             status = msgspec.convert(merged, InstanceStatus)
-            assert status != known.status, f"a patch that changes nothing: {action.status}"
             self._put(msgspec.structs.replace(known, status=status), tell=False)
         self._deliver(Instance, meta.name)
 

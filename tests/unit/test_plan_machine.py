@@ -127,7 +127,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def delete_claim(self, data: st.DataObject) -> None:
-        if claims := self.model.all(Service):
+        # Not within the milliseconds in which its pod is on the way.
+        if (claims := self.model.all(Service)) and not self.flying:
             self.model.lose_claim(data.draw(st.sampled_from(claims)).metadata.name)
 
     @rule()

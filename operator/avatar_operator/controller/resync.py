@@ -64,15 +64,13 @@ class Resync:
 
     async def run(self) -> None:
         """Compare for ever."""
-        delay, first = SOON_SECONDS, True
+        delay = SOON_SECONDS
         while True:
             await asyncio.sleep(delay)
             delay = self.period * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
             try:
                 missed = await self.compare()
-                # What the start missed is no fault of the watch.
-                self._done(0 if first else missed)
-                first = False
+                self._done(missed)
                 if missed:
                     delay = min(delay, SOON_SECONDS)
             except ApiError as error:
@@ -80,19 +78,22 @@ class Resync:
 
     async def compare(self) -> int:
         """Put right what differs from the API server; how many objects did."""
-        missed = 0
+        suspects = []
         for resource, kind, selector in WATCHED:
             for namespace in self._namespaces:
-                suspects = await self._differing(resource, kind, namespace, selector)
-                if not suspects:
-                    continue
-                await asyncio.sleep(GRACE_SECONDS)
-                again = await self._differing(resource, kind, namespace, selector)
-                # The same difference twice: the watch had its time. A newer one is still on its way.
-                for key in [k for k, version in suspects.items() if again.get(k, "") == version]:
-                    missed += 1
-                    self._metrics.resync_corrections.labels(resource.plural).inc()
-                    await self._correct(resource, kind, key)
+                if found := await self._differing(resource, kind, namespace, selector):
+                    suspects.append((resource, kind, selector, namespace, found))
+        if not suspects:
+            return 0
+        await asyncio.sleep(GRACE_SECONDS)
+        missed = 0
+        for resource, kind, selector, namespace, found in suspects:
+            again = await self._differing(resource, kind, namespace, selector)
+            # The same difference twice: the watch had its time. A newer one is still on its way.
+            for key in [k for k, version in found.items() if again.get(k) == version]:
+                missed += 1
+                self._metrics.resync_corrections.labels(resource.plural).inc()
+                await self._correct(resource, kind, key)
         return missed
 
     def take(self, resource: Resource, kind: type[AnyObject], item: object) -> None:

@@ -32,10 +32,11 @@ def decode_wav(data: bytes) -> tuple[Samples, int]:
         with wave.open(io.BytesIO(_repair(data))) as file:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             raw = file.readframes(file.getnframes())
-    except (wave.Error, EOFError, struct.error) as error:
+    except (wave.Error, EOFError, struct.error, RuntimeError, ValueError) as error:
+        # RuntimeError is what the standard library raises for a chunk that ends outside the file.
         raise AudioError(f"not a PCM WAV file: {error}") from error
-    if not 4000 <= rate <= 192000 or channels < 1:
-        raise AudioError(f"WAV with {channels} channels at {rate} Hz")
+    if not 4000 <= rate <= 192000 or channels < 1 or not 1 <= width <= 4:
+        raise AudioError(f"WAV with {channels} channels of {8 * width} bits at {rate} Hz")
     raw = raw[: len(raw) - len(raw) % (width * channels)]
     if width == 1:
         values = (np.frombuffer(raw, np.uint8).astype(np.int16) - 128) << 8

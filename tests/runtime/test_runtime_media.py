@@ -22,7 +22,7 @@ from tests.runtime.launch import Running, free_port, start_tts
 SENTENCE = "Hello! I am Ada, a talking avatar, and I am glad that you came."
 LONG = "This sentence is quite long, because somebody is going to interrupt it well before the end of it is reached."
 TRIES = 3
-"""A machine that stalls for a moment shifts the picture: one undisturbed conversation of three is enough."""
+"""A machine that stalls for a moment shifts and drops pictures: one undisturbed conversation of three is enough."""
 
 
 async def spoken(tts: Running, text: str, voice: str) -> tuple[float, float]:
@@ -47,13 +47,12 @@ async def test_a_viewer_gets_the_whole_speech_in_sync(tts: Running, shared_runti
         seen.append(report)
         assert report.speech == pytest.approx(seconds, abs=0.3), report
         assert report.peak == pytest.approx(loudness, rel=0.3), report
-        assert 24 <= report.fps <= 26, report
         names = [e["event"] for e in session.events]
         assert names[:2] == ["speaking", "subtitle"]
         assert names[-1] == "silent"
-        if report.correlation >= 0.6 and -60 <= report.offset_ms <= 40:
+        if report.correlation >= 0.6 and -60 <= report.offset_ms <= 40 and 24 <= report.fps <= 26:
             return
-    pytest.fail(f"mouth and voice do not belong together: {seen}")
+    pytest.fail(f"mouth and voice do not belong together, or pictures are missing: {seen}")
 
 
 async def test_a_clip_and_a_still_are_saved(shared_runtime: Running, tmp_path: Path) -> None:

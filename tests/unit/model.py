@@ -24,6 +24,7 @@ from avatar_operator.domain.actions import (
     PatchStatus,
     Plan,
     ProbeActivity,
+    ProbeReady,
     ReleaseClaim,
     SetDraining,
     SetOwners,
@@ -66,8 +67,6 @@ class Runtime:
     draining: bool = False
     reachable: bool = True
     idle_since: datetime = NOW
-    # The moment (a count) at which it last said yes to a drain, in all its lives.
-    drained_at: int = -1
 
 
 @dataclass
@@ -94,6 +93,8 @@ class Model:
             Pool: {}, Avatar: {}, Instance: {}, Pod: {}, Service: {},
         }  # fmt: skip
         self.runtimes: dict[str, Runtime] = {}
+        # By pod: the moment (a count) at which its runtime last said yes to a drain.
+        self.drained: dict[str, int] = {}
         self.unseen: list[tuple[type[AnyObject], str]] = []
         self.lagging = False
         self.writes: list[str] = []
@@ -219,13 +220,15 @@ class Model:
                 state=ContainerState(running=Running(started_at=self.now.replace(microsecond=0))),
             )
             start = pod.status.start_time or self.now.replace(microsecond=0)
-            self._pod_status(pod, phase="Running", container_statuses=(status,), start_time=start)
+            addresses = {"host_ip": "192.0.2.7", "pod_ip": "192.0.2.7"}
+            self._pod_status(pod, phase="Running", container_statuses=(status,), start_time=start, **addresses)
             return True
-        self.runtimes.setdefault(pod.metadata.uid, Runtime(idle_since=self.now))
+        if pod.metadata.uid not in self.runtimes:
+            # It serves; the kubelet will know by its next probe.
+            self.runtimes[pod.metadata.uid] = Runtime(idle_since=self.now)
+            return True
         ready = msgspec.structs.replace(container, ready=True)
-        self._pod_status(
-            pod, container_statuses=(ready,), conditions=(Condition(type="Ready", status="True"),), host_ip="192.0.2.7"
-        )
+        self._pod_status(pod, container_statuses=(ready,), conditions=(Condition(type="Ready", status="True"),))
         return True
 
     def fail_pod(self, pod: Pod, how: str) -> None:
@@ -252,9 +255,7 @@ class Model:
 
     def restart_container(self, pod: Pod) -> None:
         """The runtime crashes once; its sessions are gone and it does not know of a drain."""
-        old = self.runtimes.pop(pod.metadata.uid, Runtime())
-        fresh = Runtime(idle_since=self.now, drained_at=old.drained_at)
-        self.runtimes[pod.metadata.uid] = fresh
+        self.runtimes.pop(pod.metadata.uid, None)
         count = pod.status.container_statuses[0].restart_count if pod.status.container_statuses else 0
         status = ContainerStatus(
             name="runtime", restart_count=count, state=ContainerState(terminated=Terminated(exit_code=139))
@@ -294,7 +295,7 @@ class Model:
     def open_session(self, pod: Pod, name: str) -> bool:
         """A client in a page connects; False when the runtime refuses."""
         runtime = self.runtimes.get(pod.metadata.uid)
-        if runtime is None or runtime.draining or not is_ready(pod):
+        if runtime is None or runtime.draining:
             return False
         runtime.sessions[name] = self._next()
         return True
@@ -396,9 +397,15 @@ class Model:
             case ProbeActivity(pod):
                 memory.about(pod)
                 memory.runtime = replace(memory.runtime, activity=self._ask(pod))
+            case ProbeReady(pod):
+                memory.about(pod)
+                runtime = self.runtimes.get(pod.metadata.uid)
+                answered = self.now if runtime is not None and runtime.reachable else None
+                memory.runtime = replace(memory.runtime, asked_at=self.now, answered_at=answered)
             case SetDraining(pod, _, draining):
                 memory.about(pod)
-                memory.runtime = RuntimeView(self._tell_draining(pod, draining), draining, self.now)
+                error = self._tell_draining(pod, draining)
+                memory.runtime = replace(memory.runtime, activity=error, draining=draining, told_at=self.now)
 
     def _wrote(self, verb: str, kind: type[AnyObject], name: str) -> None:
         self.writes.append(f"{verb} {kind.__name__} {name}")
@@ -517,7 +524,7 @@ class Model:
             return Activity(self.now, None, error="no answer")
         runtime.draining = draining
         if draining:
-            runtime.drained_at = self._next()
+            self.drained[pod.metadata.uid] = self._next()
         return None
 
     def nobody_uses(self, instance: Instance) -> None:
@@ -527,8 +534,9 @@ class Model:
             runtime = self.runtimes.get(pod.metadata.uid)
             if runtime is None or pod.metadata.labels[LABEL_GROUP] != group(instance):
                 continue
-            # A session that a restarted runtime took after its drain was acknowledged is nobody's mistake here.
-            old = [s for s, began in runtime.sessions.items() if began < runtime.drained_at or runtime.drained_at < 0]
+            # What a runtime took that restarted after it had acknowledged the drain is nobody's mistake.
+            limit = self.drained.get(pod.metadata.uid, self.count + 1)
+            old = [s for s, began in runtime.sessions.items() if began < limit]
             assert not old, f"{instance.metadata.name} is collected under the sessions {old}"
 
     # ---- time ---------------------------------------------------------------------------

@@ -1,75 +1,56 @@
-"""Counts held against what the runtime says."""
+"""Counts that the runtime contradicts."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from typing import Any
 
 import pytest
-
-from avatar_operator.domain.leak import CONDITION, Leak, look
-from avatar_operator.domain.resources import Condition, InstanceStatus
+from avatar_operator.domain.leak import Leak, look
+from avatar_operator.domain.resources import InstanceStatus
 from avatar_operator.domain.view import Activity
-from tests.unit.builders import NOW
 
-PATIENCE = 300
-BEAT = 60
+from tests.unit.builders import NOW, ago, condition, later, seen
 
-
-def contradicted(seconds: int) -> InstanceStatus:
-    since = NOW - timedelta(seconds=seconds)
-    return InstanceStatus(conditions=(Condition(type=CONDITION, status="False", last_transition_time=since),))
+BEAT, PATIENCE = 60, 300
+DOUBT = ("CountConfirmed", "False", "NoSession", "2 connections are counted, and the runtime has no session")
+CONFIRMED = ("CountConfirmed", "True", "Confirmed", "")
 
 
-def seen(sessions: int | None, seconds_ago: float = 0) -> Activity:
-    return Activity(NOW - timedelta(seconds=seconds_ago), sessions)
+def doubted(seconds: float) -> InstanceStatus:
+    """A status whose count has been contradicted for so many seconds."""
+    return InstanceStatus(connections=2, conditions=(condition(*DOUBT, ago(seconds)),))
 
 
-def ask(status: InstanceStatus, counted: int, activity: Activity | None) -> Leak:
-    return look(status, counted, activity, NOW, beat=BEAT, patience=PATIENCE)
-
-
-CLEAN = InstanceStatus()
+FINE = InstanceStatus(connections=2)
+CLEARED = InstanceStatus(connections=2, conditions=(condition(*CONFIRMED, ago(9)),))
 
 
 @pytest.mark.parametrize(
     ("status", "counted", "activity", "expected"),
     [
-        pytest.param(CLEAN, 0, None, Leak(), id="nobody counted: nothing to ask"),
-        pytest.param(CLEAN, 1, None, Leak(probe=True), id="never asked"),
-        pytest.param(CLEAN, 1, seen(1, BEAT), Leak(probe=True), id="asked a beat ago"),
-        pytest.param(
-            CLEAN, 1, seen(2), Leak(next_look=NOW + timedelta(seconds=BEAT)), id="the runtime has sessions too"
-        ),
-        pytest.param(CLEAN, 1, seen(None), Leak(next_look=NOW + timedelta(seconds=BEAT)), id="unknown says nothing"),
-        pytest.param(contradicted(PATIENCE), 1, seen(0, 10), Leak(probe=True), id="due, but the answer is old"),
-        pytest.param(contradicted(PATIENCE + 9), 1, seen(0), Leak(correct=True), id="due, and fresh"),
-        pytest.param(
-            contradicted(PATIENCE - 10),
-            1,
-            seen(0),
-            Leak(next_look=NOW + timedelta(seconds=10)),
-            id="contradicted, patience not over",
-        ),
+        pytest.param(FINE, 0, None, Leak(), id="nothing-counted"),
+        pytest.param(doubted(9), 0, None, Leak(CONFIRMED), id="taken-back-by-the-backend"),
+        pytest.param(FINE, 2, None, Leak(probe=True), id="ask"),
+        pytest.param(FINE, 2, seen(2, at=ago(BEAT)), Leak(probe=True), id="ask-again-after-a-beat"),
+        pytest.param(FINE, 2, seen(2, at=ago(10)), Leak(next_look=later(50)), id="confirmed"),
+        pytest.param(CLEARED, 2, seen(1), Leak(next_look=later(BEAT)), id="confirmed-before"),
+        pytest.param(doubted(200), 2, seen(1), Leak(CONFIRMED, next_look=later(BEAT)), id="confirmed-after-all"),
+        pytest.param(FINE, 2, seen(None), Leak(next_look=later(BEAT)), id="unknown"),
+        pytest.param(doubted(1000), 2, seen(None), Leak(next_look=later(BEAT)), id="unknown-never-corrects"),
+        pytest.param(FINE, 2, seen(0), Leak(DOUBT, next_look=later(BEAT)), id="contradicted"),
+        pytest.param(CLEARED, 2, seen(0), Leak(DOUBT, next_look=later(BEAT)), id="contradicted-again"),
+        pytest.param(doubted(200), 2, seen(0), Leak(next_look=later(BEAT)), id="for-a-while"),
+        pytest.param(doubted(290), 2, seen(0), Leak(next_look=later(10)), id="nearly-long-enough"),
+        pytest.param(doubted(310), 2, seen(0, at=ago(11)), Leak(probe=True), id="the-last-answer-is-too-old"),
+        pytest.param(doubted(302), 2, seen(0, at=ago(3)), Leak(probe=True), id="an-answer-from-before-does-not-count"),
+        pytest.param(doubted(300), 2, seen(0), Leak(correct=True), id="long-enough"),
     ],
 )
 def test_look(status: InstanceStatus, counted: int, activity: Activity | None, expected: Leak) -> None:
-    assert ask(status, counted, activity) == expected
+    assert look(status, counted, activity, NOW, beat=BEAT, patience=PATIENCE) == expected
 
 
-def test_the_first_contradiction_is_noted() -> None:
-    found = ask(CLEAN, 2, seen(0))
-    assert found.condition is not None
-    assert found.condition[:3] == (CONDITION, "False", "NoSession")
-    assert not found.correct
-
-
-@pytest.mark.parametrize(("counted", "sessions"), [(1, 1), (0, 0)])
-def test_a_contradiction_that_ends_is_taken_back(counted: int, sessions: int) -> None:
-    found = ask(contradicted(PATIENCE * 2), counted, seen(sessions))
-    assert found.condition == (CONDITION, "True", "Confirmed", "")
-    assert not found.correct
-
-
-def test_short_patience_asks_more_often() -> None:
-    found = look(CLEAN, 1, seen(1), NOW, beat=60, patience=4)
-    assert found.next_look == NOW + timedelta(seconds=2)
+@pytest.mark.parametrize(("patience", "next_look"), [(10, 5), (1, 1), (300, 60)])
+def test_a_short_patience_asks_more_often(patience: int, next_look: float) -> None:
+    rules: dict[str, Any] = {"beat": BEAT, "patience": patience}
+    assert look(FINE, 2, seen(1), NOW, **rules).next_look == later(next_look)

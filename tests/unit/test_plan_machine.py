@@ -14,15 +14,17 @@ from avatar_operator.domain.resources import (
     Pod,
     PoolIdle,
     Ports,
-    Runtime as PoolRuntime,
     Service,
+)
+from avatar_operator.domain.resources import (
+    Runtime as PoolRuntime,
 )
 from avatar_operator.domain.view import GroupKey
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.builders import IMAGE, avatar, pool
+from tests.unit.builders import avatar, pool
 from tests.unit.model import Model, assert_consistent, is_ready
 
 AVATARS = ["Ada", "Bob", "Cy", "Warm", "Late"]
@@ -88,6 +90,10 @@ class Life(RuleBasedStateMachine):
         if not self.flying and self.model.pool.spec.max_instances != limit:
             self.model.change_pool(max_instances=limit)
 
+    @rule(tag=st.integers(1, 3))
+    def change_image(self, tag: int) -> None:
+        self.model.change_pool(runtime=PoolRuntime(image=f"registry.example/runtime:{tag}"))
+
     @rule()
     def the_late_avatar_comes(self) -> None:
         if avatar("Late").metadata.name not in {a.metadata.name for a in self.model.avatars()}:
@@ -148,7 +154,8 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     def close_page(self, data: st.DataObject) -> None:
         pod = self.pick(data, ready=True)
-        sessions = self.model.runtimes[pod.metadata.uid].sessions if pod is not None else {}
+        runtime = self.model.runtimes.get(pod.metadata.uid) if pod is not None else None
+        sessions = runtime.sessions if runtime is not None else {}
         if pod is not None and sessions:
             self.model.close_session(pod, data.draw(st.sampled_from(sorted(sessions))))
 
@@ -252,5 +259,3 @@ TestLife.settings = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-
-__all__ = ["IMAGE", "Life", "PoolRuntime", "TestLife"]

@@ -18,6 +18,7 @@ from avatar_operator.domain.actions import (
     DeletePod,
     PatchStatus,
     ProbeActivity,
+    ProbeReady,
     ReleaseClaim,
     SetDraining,
     SetOwners,
@@ -100,13 +101,18 @@ class Executor:
                 activity = await self._probe.activity(_host(pod), port)
                 memory.runtime = replace(memory.runtime, activity=activity)
                 log.debug("probed", extra={**_about(pod), "sessions": activity.sessions, "error": activity.error})
+            case ProbeReady(pod, port, path):
+                memory.about(pod)
+                serves = await self._probe.serves(_host(pod), port, path)
+                now = datetime.now(UTC)
+                memory.runtime = replace(memory.runtime, asked_at=now, answered_at=now if serves else None)
             case SetDraining(pod, port, draining):
                 memory.about(pod)
                 error = await self._probe.set_draining(_host(pod), port, draining=draining)
                 now = datetime.now(UTC)
                 # One that was not reached may take offers still: who uses it is unknown.
                 unknown = Activity(now, None, error=error) if error else None
-                memory.runtime = RuntimeView(unknown, draining, now)
+                memory.runtime = replace(memory.runtime, activity=unknown, draining=draining, told_at=now)
                 log.info("told the runtime", extra={**_about(pod), "draining": draining, "error": error})
 
     # ---- claims ------------------------------------------------------------------------

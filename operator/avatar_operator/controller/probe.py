@@ -6,6 +6,7 @@ route: the session list stands in for the first, and a missing second is no erro
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,8 @@ from avatar_operator.domain.view import Activity
 # an answer may take a while (research: runtime 2.3).
 TIMEOUT = aiohttp.ClientTimeout(total=4, connect=2)
 BODY_LIMIT = 1 << 20
+# Whether a starting runtime serves is asked again soon.
+READY_TIMEOUT = 1.0
 
 
 class RuntimeProbe:
@@ -50,6 +53,19 @@ class RuntimeProbe:
         if not isinstance(sessions, list):
             return Activity(datetime.now(UTC), None, error=f"{base}: neither /health nor /api/admin/sessions counts")
         return Activity(datetime.now(UTC), len(sessions))
+
+    async def serves(self, host: str, port: int, path: str) -> bool:
+        """Whether ``path`` is answered with 2xx or 3xx; without a path, whether the port is open."""
+        try:
+            if not path:
+                _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), READY_TIMEOUT)
+                writer.close()
+                return True
+            timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT)
+            async with self._session.get(f"{_base(host, port)}{path}", timeout=timeout, allow_redirects=False) as found:
+                return found.status < 400
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return False
 
     async def set_draining(self, host: str, port: int, *, draining: bool) -> str:
         """Why the runtime could not be told; empty = it was, or it has no such route (stock LiveTalking)."""

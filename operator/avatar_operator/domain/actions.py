@@ -91,6 +91,15 @@ class ProbeActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeReady:
+    """Ask whether the runtime in ``pod`` serves yet: GET ``path``, or a TCP connect when it is empty."""
+
+    pod: Pod
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetDraining:
     """Tell the runtime in ``pod`` to refuse new offers, or to take them again."""
 
@@ -108,6 +117,7 @@ Action = (
     | PatchStatus
     | DeleteInstance
     | ProbeActivity
+    | ProbeReady
     | SetDraining
 )
 

@@ -67,6 +67,9 @@ def service(instance: Instance, group: str, port: int) -> Json:
         "spec": {
             "selector": {names.LABEL_GROUP: group, names.LABEL_PORT: str(port)},
             "ports": [{"name": "signalling", "port": port, "targetPort": port, "protocol": "TCP"}],
+            # One pod at most is behind it: there is no other to prefer while this one is not ready, and the
+            # operator finds out that it answers before the kubelet does.
+            "publishNotReadyAddresses": True,
         },
     }
 

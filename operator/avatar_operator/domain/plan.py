@@ -29,6 +29,9 @@ from .settings import check, resolve
 from .status import NO_POD, Desired, planned, say
 from .view import GroupView
 
+# Phases of a pod in which its container runs: an answer of the runtime itself is as good as the kubelet's Ready.
+_UP = (PodPhase.STARTING, PodPhase.UNREADY)
+
 
 def wants_to_run(instance: Instance) -> bool:
     """Whether ``instance`` should have a pod: always, but when asleep and not called."""
@@ -285,7 +288,7 @@ def _run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> No
     if state.phase is PodPhase.FAILED:
         result.actions.append(DeletePod(pod, state.reason))
         fail(view, members, state, result)
-    elif state.phase is PodPhase.READY:
+    elif state.phase is PodPhase.READY or (state.phase in _UP and serving.answers(view)):
         serving.serve(serving.Case(view, pool, members, pod, settings), result)
     else:
         serving.wait(serving.Case(view, pool, members, pod, settings), state, result)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from . import leak as leaks
 from . import objects
-from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity, SetDraining
+from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
 from .clock import ceil, floor
 from .idle import Clock, look
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
@@ -21,6 +21,13 @@ from .view import GroupView
 DRAIN_DECISION_SECONDS = 30
 # How often a start is looked at whose deadline has passed without failing (a long pull).
 LOOK_AGAIN_SECONDS = 5
+
+# A starting runtime is asked so often whether it serves (seconds); the kubelet asks once a second at most.
+ASK_SECONDS = 0.1
+# After so many seconds of starting it is loading a model: every second will do.
+ASK_SLOWLY_AFTER_SECONDS = 10
+# So long an answer to us stands in for the kubelet's Ready, which follows within its probe's period.
+ANSWER_SECONDS = 5
 
 _ASLEEP = "asleep; raising status.connections wakes it"
 
@@ -68,6 +75,8 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
     begun = started_at(pod) or pod.status.start_time or pod.metadata.creation_timestamp or now
     deadline = ceil(begun + timedelta(seconds=case.settings.startup_timeout))
     result.wake_at(deadline if deadline > now else now + timedelta(seconds=LOOK_AGAIN_SECONDS))
+    if state.phase is PodPhase.STARTING and pod.status.pod_ip:
+        _ask_whether_it_serves(case, (now - begun).total_seconds(), result)
     # Every step of a start is not worth a write: a cold start has four (design §2.7).
     reason, message = "Starting", ""
     if state.phase is PodPhase.UNREADY or state.reason == "Unschedulable":
@@ -87,6 +96,22 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
     case.say(Desired("Starting", reason, message, fields, conditions), result)
 
 
+def _ask_whether_it_serves(case: Case, age: float, result: Plan) -> None:
+    """Do not leave it to the kubelet alone, whose second would be a third of a start."""
+    interval = timedelta(seconds=ASK_SECONDS if age < ASK_SLOWLY_AFTER_SECONDS else 1.0)
+    asked = case.view.runtime.asked_at
+    if asked is None or case.view.now >= asked + interval:
+        result.actions.append(ProbeReady(case.pod, case.port, case.pool.spec.runtime.probes.path))
+    else:
+        result.wake_at(asked + interval)
+
+
+def answers(view: GroupView) -> bool:
+    """Whether the runtime has just answered us, though the kubelet may not know it yet."""
+    answered = view.runtime.answered_at
+    return answered is not None and view.now - answered < timedelta(seconds=ANSWER_SECONDS)
+
+
 def serve(case: Case, result: Plan) -> None:
     """The pod is ready: keep status true, run the idle clock, drain and collect."""
     if case.server.status.phase == "Draining":
@@ -100,6 +125,9 @@ def serve(case: Case, result: Plan) -> None:
 
 def _in_service(case: Case, result: Plan) -> None:
     runtime = case.view.runtime
+    if runtime.answered_at is not None and answers(case.view):
+        # By then the kubelet must say so too.
+        result.wake_at(runtime.answered_at + timedelta(seconds=ANSWER_SECONDS))
     if runtime.draining or (runtime.activity is not None and runtime.activity.draining):
         # Left over from a drain that was called off, perhaps by another process.
         result.actions.append(SetDraining(case.pod, case.port, draining=False))

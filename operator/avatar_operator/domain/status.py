@@ -105,8 +105,12 @@ def full(model: msgspec.Struct) -> Json:
 
 
 def _plain(value: Any) -> Any:
-    """Plain JSON data; an empty string and a missing field are the same."""
+    """Plain JSON data; an empty string and a missing field are the same, and so are lists and tuples."""
     plain = msgspec.to_builtins(value)
+    if isinstance(plain, tuple):
+        return list(plain)
+    if isinstance(plain, tuple):
+        plain = list(plain)
     return None if plain == "" else plain
 
 

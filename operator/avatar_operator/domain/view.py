@@ -35,11 +35,14 @@ class RuntimeView:
     """What this process remembers of a pod's runtime; lost on restart, so only a hint.
 
     ``draining``: what we last told it (None = nothing yet), at ``told_at``.
+    ``asked_at``, ``answered_at``: when it was last asked whether it serves, and last did.
     """
 
     activity: Activity | None = None
     draining: bool | None = None
     told_at: datetime | None = None
+    asked_at: datetime | None = None
+    answered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ skipped, in CI (CI=true) they fail: nothing is skipped there that the machine ca
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from tests.support.world import World
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "test"
 FAKE_NODES = 2
+LOCK_SECONDS = 270
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,23 @@ async def api(cluster: Cluster) -> AsyncIterator[Api]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def alone(cluster: Cluster) -> Iterator[None]:
+    """Hold the cluster against another run of these tests: its operators would serve our namespaces, too."""
+    with cluster.kubeconfig.with_suffix(".tests-lock").open("w") as lock:
+        for _ in range(LOCK_SECONDS):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(1)
+        else:
+            pytest.fail(f"another test run has held the cluster for {LOCK_SECONDS} s ({lock.name})", pytrace=False)
+        yield
+
+
 @pytest.fixture
-async def namespace(api: Api) -> AsyncIterator[str]:
+async def namespace(api: Api, alone: None) -> AsyncIterator[str]:
     """The name of a namespace of this test's own; its deletion is not waited for."""
     name = f"t-{secrets.token_hex(4)}"
     await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -184,9 +202,7 @@ def operator_factory(
 
 
 @pytest.fixture(scope="module")
-def shared_operator(
-    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Operator]:
+def shared_operator(cluster: Cluster, alone: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """One operator of all namespaces for a whole module; tests take the fixture `operator`."""
     log = tmp_path_factory.mktemp("operator") / "operator.log"
     one = Operator(cluster.kubeconfig, log)

@@ -31,7 +31,9 @@ async def serve(config: RuntimeConfig, avatar: Avatar) -> None:
             )  # fmt: skip
             # Offers take longer to answer than the first picture to draw. If it cannot be drawn, nothing can.
             await drawn
+            warming = asyncio.create_task(service.warm())
             await signals.first.wait()
+            warming.cancel()
             draining = asyncio.create_task(service.drain(config.drain_seconds))
             again = asyncio.create_task(signals.second.wait())
             await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)

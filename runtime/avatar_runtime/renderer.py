@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from avatar_runtime import head, motion
 from avatar_runtime.avatar import Avatar
@@ -58,7 +58,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer cut to what it shows, with room to move: premultiplied colours, and where its corner lies."""
+    """A layer cut to what it shows, with room to move: oversampled, premultiplied, and where its corner lies."""
 
     image: Image.Image
     left: int
@@ -67,10 +67,12 @@ class _Layer:
     @classmethod
     def of(cls, layer: Image.Image) -> "_Layer":
         box = layer.getbbox() or (0, 0, 1, 1)
-        room = layer.width // 24
-        left, top = max(0, box[0] - room), max(0, box[1] - room)
-        right, bottom = min(layer.width, box[2] + room), min(layer.height, box[3] + room)
-        return cls(layer.crop((left, top, right, bottom)).convert("RGBa"), left, top)
+        room, step = layer.width // 24, head.OVERSAMPLE
+        left, top = (max(0, (v - room) // step * step) for v in box[:2])
+        right, bottom = (min(layer.width, -(-(v + room) // step) * step) for v in box[2:])
+        # A pose takes one sample of each OVERSAMPLE²: the blur makes it stand for all of them.
+        cut = layer.crop((left, top, right, bottom)).convert("RGBa").filter(ImageFilter.GaussianBlur(0.55))
+        return cls(cut, left, top)
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,9 @@ class _Stack:
     @classmethod
     def of(cls, layers: Layers) -> "_Stack":
         return cls(
-            layers.background.convert("RGBA"),
+            layers.background.reduce(head.OVERSAMPLE).convert("RGBA"),
             _Layer.of(layers.back_hair),
-            layers.body,
+            layers.body.reduce(head.OVERSAMPLE),
             _Layer.of(layers.head),
             _Layer.of(layers.features),
         )
@@ -135,10 +137,6 @@ class Renderer:
         self._paste(result, self._eyes_box, self._eyes.get(eyes_key, lambda: self._draw_eyes(picture)))
         return result
 
-    def prepare(self, pose: int) -> None:
-        """Draw the head in a pose that will be asked for soon, so that its first frame is not late."""
-        self._base(pose)
-
     def _paste(self, frame: Frame, box: Box, planes: _Planes) -> None:
         left, top, right, bottom = box
         size, half = self.size, self.size // 2
@@ -161,7 +159,7 @@ class Renderer:
         image.alpha_composite(stack.body)
         self._lay(image, stack.head, outer)
         self._lay(image, stack.features, pose)
-        small = image.convert("RGB").reduce(head.OVERSAMPLE)
+        small = image.convert("RGB")
         y, u, v = to_yuv(np.asarray(small, dtype=np.uint8))
         planes = [y.reshape(-1), u.reshape(-1), v.reshape(-1)]
         return small, np.concatenate(planes).reshape(self.size * 3 // 2, self.size)
@@ -172,15 +170,20 @@ class Renderer:
 
     def _lay(self, image: Image.Image, layer: _Layer, pose: motion.Pose) -> None:
         """Lay a layer over the image, moved into a pose."""
-        big = image.width
+        step = head.OVERSAMPLE
+        big = image.width * step
         # All in the layer's own pixels.
         px, py = self._pivot()[0] * big - layer.left, self._pivot()[1] * big - layer.top
         cos, sin = math.cos(pose.roll), math.sin(pose.roll)
         dx, dy = px + pose.dx * big, py + pose.dy * big
         # Pillow wants the way back: from a place in the result to one in the layer.
-        matrix = (cos, sin, px - cos * dx - sin * dy, -sin, cos, py + sin * dx - cos * dy)
-        moved = layer.image.transform(layer.image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-        image.alpha_composite(moved.convert("RGBA"), (layer.left, layer.top))
+        back = (
+            step * cos, step * sin, px - cos * dx - sin * dy,
+            -step * sin, step * cos, py + sin * dx - cos * dy,
+        )  # fmt: skip
+        size = (layer.image.width // step, layer.image.height // step)
+        moved = layer.image.transform(size, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
+        image.alpha_composite(moved.convert("RGBA"), (layer.left // step, layer.top // step))
 
     def _placed(self, number: int) -> Callable[[Point], Point]:
         pose = motion.pose(number)

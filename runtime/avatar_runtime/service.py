@@ -9,6 +9,7 @@ from typing import Any
 
 from aiortc import RTCSessionDescription
 
+from avatar_runtime import motion
 from avatar_runtime.avatar import Avatar
 from avatar_runtime.config import DEFAULT_VOICE, RuntimeConfig
 from avatar_runtime.features import Mouth
@@ -16,11 +17,13 @@ from avatar_runtime.renderer import Picture, Renderer
 from avatar_runtime.session import Session
 from avatar_runtime.sessions import Registry, State
 from avatar_runtime.tts_client import TtsClient
+from avatar_runtime.visemes import REST
 
 log = logging.getLogger("avatar_runtime")
 
 DEFAULT_MAX_SESSION = 100
 SWEEP = 1.0
+WARM_PAUSE = 0.02
 
 
 class Service:
@@ -43,7 +46,17 @@ class Service:
 
     async def prepare(self) -> None:
         """Draw the first picture: who is asked for a session can show a face at once."""
-        picture = Picture(pose=0, mouth=Mouth.of(0.0, 0.5, 0.0))
+        await self._draw(0)
+
+    async def warm(self) -> None:
+        """Draw the other poses of the head too, one by one, so that the first session's frames are not late."""
+        for pose in range(1, motion.POSES):
+            await self._draw(pose)
+            # Room for the frames of a session that began meanwhile.
+            await asyncio.sleep(WARM_PAUSE)
+
+    async def _draw(self, pose: int) -> None:
+        picture = Picture(pose=pose, mouth=Mouth.of(*REST))
         await asyncio.get_running_loop().run_in_executor(self._artist, self._renderer.frame, picture)
 
     async def open(self, sdp: str, kind: str) -> tuple[str, RTCSessionDescription]:

@@ -29,7 +29,7 @@ late (viewers notice late lips at half the offset of early ones)."""
 AUDIO_LATE = 0.25
 """Seconds behind the clock after which sound is left out instead of caught up with."""
 
-VIDEO_LATE = 0.08
+VIDEO_LATE = 0.12
 """The same for pictures: a picture left out is hardly seen, a mouth that stays behind the voice is."""
 
 
@@ -94,7 +94,6 @@ class FaceTrack(MediaStreamTrack):
         self._artist = artist
         self._seed = seed
         self._next = 0
-        self._pose = -1
 
     async def recv(self) -> VideoFrame:
         """Return the next picture when its time has come."""
@@ -106,9 +105,6 @@ class FaceTrack(MediaStreamTrack):
         picture = picture_at(self._timeline, self._next / FPS, self._seed)
         loop = asyncio.get_running_loop()
         planes = await loop.run_in_executor(self._artist, self._renderer.frame, picture)
-        if picture.pose != self._pose:
-            self._pose = picture.pose
-            self._artist.submit(self._renderer.prepare, (picture.pose + 1) % motion.POSES)
         frame = VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts = self._next * TICKS
         frame.time_base = Fraction(1, VIDEO_CLOCK)

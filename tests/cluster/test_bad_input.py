@@ -255,7 +255,8 @@ async def _pool(world: World, name: str, ready: str) -> Json:
 
 
 async def _pod_there(world: World) -> Json:
-    return (await until("a pod that is placed", world.pods, lambda p: p and p[0]["spec"].get("nodeName")))[0]
+    pods: list[Json] = await until("a placed pod", world.pods, lambda p: p and p[0]["spec"].get("nodeName"))
+    return pods[0]
 
 
 async def _play_container(world: World, **state: Json) -> None:

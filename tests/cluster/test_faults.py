@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Cluster, MakeOperator
 from tests.support.api import until
 from tests.support.operator import Operator
-from tests.support.proxy import Call, Proxy, matching
+from tests.support.proxy import Call, Proxy, Rule, matching
 from tests.support.world import World
 
 pytestmark = pytest.mark.cluster
@@ -216,9 +216,9 @@ async def test_an_api_server_that_is_away_is_waited_for(
     await _running(world)
 
 
-def _hits(rule):  # type: ignore[no-untyped-def]
+def _hits(rule: Rule) -> Callable[[], Awaitable[int]]:
     async def look() -> int:
-        return int(rule.hits)
+        return rule.hits
 
     return look
 

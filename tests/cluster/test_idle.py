@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 
 import pytest
@@ -101,12 +101,12 @@ async def test_keep_warm_never_collects(world: World, operator: Operator) -> Non
 
 async def test_a_restart_neither_resets_nor_shortens_the_deadline(world: World, operator_factory: MakeOperator) -> None:
     operator = await operator_factory().start()
-    await world.pool(idle={"timeoutSeconds": 8})
+    await world.pool(idle={"timeoutSeconds": 5})
     await world.avatar("ada")
     await world.instance("one")
     before = await world.phase("one", "Running")
     operator.kill()
-    await asyncio.sleep(2)
+    await asyncio.sleep(1)
     await operator.start()
     after = await world.status("one")
     assert after["idleDeadline"] == before["idleDeadline"]
@@ -233,7 +233,7 @@ async def test_asleep_and_woken_by_a_connection_with_a_runtime(
 async def test_a_session_that_ends_restarts_the_clock_from_its_end(
     world: World, operator: Operator, runtime: FakeRuntime
 ) -> None:
-    await runtime_pool(world, runtime, timeoutSeconds=4)
+    await runtime_pool(world, runtime, timeoutSeconds=3)
     runtime.use(1)
     await world.instance("one")
     await world.phase("one", "Running")
@@ -241,7 +241,7 @@ async def test_a_session_that_ends_restarts_the_clock_from_its_end(
     runtime.use(0)
     ended = asyncio.get_running_loop().time()
     await world.gone("one", timeout=25)
-    assert asyncio.get_running_loop().time() - ended >= 3.0
+    assert asyncio.get_running_loop().time() - ended >= 2.0
 
 
 # ---- parts -------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class _Phases:
                 self.seen.append(phase)
 
 
-def _value(thing: list[bool]):  # type: ignore[no-untyped-def]
+def _value(thing: list[bool]) -> Callable[[], Awaitable[list[bool]]]:
     async def look() -> list[bool]:
         return thing
 
@@ -317,6 +317,6 @@ async def test_a_count_that_the_runtime_confirms_stays(world: World, operator: O
     await world.connections("one", 1)
 
     async def counted() -> bool:
-        return (await world.status("one"))["connections"] == 1
+        return bool((await world.status("one"))["connections"] == 1)
 
     await world.stays("the count", counted, 4)

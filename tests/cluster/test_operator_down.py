@@ -35,8 +35,8 @@ async def test_what_changed_while_the_operator_was_down_is_taken_in(
     await world.pool(ports={"count": 2})
     await world.avatar("ada", "bob", "eve")
     await world.instance("i1", "ada")
+    assert (await world.phase("i1", "Running"))["port"] == 8615
     await world.instance("i2", "bob")
-    await world.phase("i1", "Running")
     await world.phase("i2", "Running")
     operator.kill()
     await world.delete("i1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.support.api import Json, until
@@ -11,7 +13,7 @@ from tests.support.world import World
 pytestmark = pytest.mark.cluster
 
 
-async def _running(world: World, **spec: object) -> Json:
+async def _running(world: World, **spec: Any) -> Json:
     await world.pool(**spec)
     await world.avatar("ada")
     await world.instance("one")
@@ -96,7 +98,7 @@ async def test_a_strangers_service_keeps_its_port(world: World, operator: Operat
 
 
 async def test_a_strangers_pod_keeps_its_port(world: World, operator: Operator) -> None:
-    body = {"metadata": {"name": "avatar-8615"}, "spec": {"containers": [{"name": "c", "image": "stranger"}]}}
+    body: Json = {"metadata": {"name": "avatar-8615"}, "spec": {"containers": [{"name": "c", "image": "stranger"}]}}
     body["spec"]["nodeSelector"] = {"no": "node"}
     await world.api.create("pods", world.namespace, body)
     await world.pool()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cluster, MakeOperator
-from tests.support.api import until
+from tests.support.api import Json, until
 from tests.support.operator import Operator
 from tests.support.proxy import Proxy
 from tests.support.world import Invariants, World, condition
@@ -154,6 +154,6 @@ async def test_a_host_network_pod_says_the_nodes_address(world: World, operator:
     assert status["webrtcUrl"] == f"http://{pod['status']['hostIP']}:7615/offer"
 
 
-async def _pool_status(world: World, name: str = "default") -> dict[str, object]:
+async def _pool_status(world: World, name: str = "default") -> Json:
     pool = await world.api.get("avatarpools", world.namespace, name)
     return dict((pool or {}).get("status", {}))

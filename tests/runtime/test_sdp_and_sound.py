@@ -50,6 +50,13 @@ def test_any_text_can_be_repaired(text: str) -> None:
     sdp.has_media(text)
 
 
+def test_every_section_is_repaired_once() -> None:
+    video = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n"
+    once = sdp.repair_offer(offer(HOST) + video)
+    assert once == offer(HOST, END) + video
+    assert sdp.repair_offer(once) == once
+
+
 def test_media_is_asked_for() -> None:
     assert sdp.has_media(offer())
     assert not sdp.has_media("v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n")

@@ -21,7 +21,7 @@ _OURS = {"avatarinstances", "avatars", "avatarpools"}
 _PATCH = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
 
 
-class Refused(AssertionError):  # noqa: N818 - read as a sentence in a test: pytest.raises(Refused)
+class Refused(AssertionError):
     """An answer of 400 or above; ``status`` is the HTTP code, ``message`` the API server's words."""
 
     def __init__(self, status: int, message: str) -> None:

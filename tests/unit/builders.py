@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+
 from avatar_operator.domain import names, objects
 from avatar_operator.domain.actions import Action, PatchStatus, Plan
 from avatar_operator.domain.ports import Admission
@@ -230,8 +231,38 @@ def kinds(actions: list[Action]) -> list[str]:
 
 
 __all__ = [
-    "IMAGE", "NAMESPACE", "NOW", "PORT", "Activity", "Admission", "Gpu", "Limits", "Network", "PoolIdle", "PoolTts",
-    "Ports", "RuntimeView", "ago", "avatar", "bare_pod", "condition", "ending", "group_of", "having", "instance",
-    "kinds", "later", "meta", "patches", "pod", "pool", "replace", "running", "seen", "service", "terminated", "view",
+    "IMAGE",
+    "NAMESPACE",
+    "NOW",
+    "PORT",
+    "Activity",
+    "Admission",
+    "Gpu",
+    "Limits",
+    "Network",
+    "PoolIdle",
+    "PoolTts",
+    "Ports",
+    "RuntimeView",
+    "ago",
+    "avatar",
+    "bare_pod",
+    "condition",
+    "ending",
+    "group_of",
+    "having",
+    "instance",
+    "kinds",
+    "later",
+    "meta",
+    "patches",
+    "pod",
+    "pool",
+    "replace",
+    "running",
+    "seen",
+    "service",
+    "terminated",
+    "view",
     "waiting",
-]  # fmt: skip
+]

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import msgspec
+
 from avatar_operator.controller.store import AvatarKey, Key, PoolKey, Store
 from avatar_operator.domain.actions import (
     Action,
@@ -52,7 +53,6 @@ from avatar_operator.domain.resources import (
 )
 from avatar_operator.domain.settings import check
 from avatar_operator.domain.view import Activity, GroupKey, RuntimeView
-
 from tests.unit.builders import NAMESPACE, NOW
 
 MAX_PASSES = 12
@@ -90,8 +90,12 @@ class Model:
         self.says_idle_seconds = says_idle_seconds
         self.count = 0
         self.objects: dict[type[AnyObject], dict[str, AnyObject]] = {
-            Pool: {}, Avatar: {}, Instance: {}, Pod: {}, Service: {},
-        }  # fmt: skip
+            Pool: {},
+            Avatar: {},
+            Instance: {},
+            Pod: {},
+            Service: {},
+        }
         self.runtimes: dict[str, Runtime] = {}
         # By pod: the moment (a count) at which its runtime last said yes to a drain.
         self.drained: dict[str, int] = {}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from avatar_operator.domain.actions import PatchStatus, Plan
 from avatar_operator.domain.failure import (
     BACKOFF_BASE_SECONDS,
@@ -13,9 +16,6 @@ from avatar_operator.domain.failure import (
 )
 from avatar_operator.domain.podstate import PodPhase, PodState
 from avatar_operator.domain.resources import InstanceStatus
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.unit.builders import NOW, ago, instance, later, view
 
 OOM = PodState(PodPhase.FAILED, "OOMKilled", "the runtime ended", 137)
@@ -47,10 +47,12 @@ def test_backoff_spreads_those_that_failed_together() -> None:
         pytest.param({"restarts": 2}, "Failed", 3, id="again"),
         pytest.param({"ready_time": ago(20)}, "Starting", 1, id="first-loss-after-ready-is-made-good-at-once"),
         pytest.param({"ready_time": ago(20), "restarts": 1}, "Failed", 2, id="second-loss-waits"),
-        pytest.param({"ready_time": ago(FORGIVE_SECONDS - 1), "restarts": 4}, "Failed", 5, id="not-ready-for-long-enough"),
+        pytest.param(
+            {"ready_time": ago(FORGIVE_SECONDS - 1), "restarts": 4}, "Failed", 5, id="not-ready-for-long-enough"
+        ),
         pytest.param({"ready_time": ago(FORGIVE_SECONDS), "restarts": 4}, "Starting", 1, id="forgiven"),
     ],
-)  # fmt: skip
+)
 def test_fail(status: dict[str, object], phase: str, restarts: int) -> None:
     server = instance(status=InstanceStatus(phase="Running", **status))  # type: ignore[arg-type]
     result = Plan()

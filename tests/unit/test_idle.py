@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+
 from avatar_operator.domain.idle import FRESH_SECONDS, Clock, look, unknown_since
 from avatar_operator.domain.resources import InstanceStatus
 from avatar_operator.domain.view import Activity
-
 from tests.unit.builders import NOW, ago, condition, later, seen
 
 TIMEOUT, BEAT = 100, 20
@@ -37,67 +37,301 @@ DEADLINE = later(TIMEOUT)
     ("found", "activity", "rules", "expected"),
     [
         # -- never
-        pytest.param(status(last_activity_time=ago(9), observed_sessions=2), None, {"timeout": 0}, Clock(None, ago(9), 2), id="timeout-0"),
+        pytest.param(
+            status(last_activity_time=ago(9), observed_sessions=2),
+            None,
+            {"timeout": 0},
+            Clock(None, ago(9), 2),
+            id="timeout-0",
+        ),
         pytest.param(status(idle_deadline=ago(9)), None, {"timeout": 0}, Clock(), id="timeout-0-drops-a-deadline"),
         # -- counted
         pytest.param(status(), None, {"counted": 1}, Clock(None, NOW), id="first-use"),
-        pytest.param(status(idle_deadline=later(9), last_activity_time=ago(91)), None, {"counted": 1}, Clock(None, NOW), id="use-stops-the-clock"),
-        pytest.param(status(idle_deadline=ago(9), last_activity_time=ago(109)), None, {"counted": 1}, Clock(None, NOW), id="use-after-the-deadline"),
-        pytest.param(status(last_activity_time=ago(30)), None, {"counted": 2}, Clock(None, ago(30)), id="in-use-writes-nothing-more"),
-        pytest.param(status(last_activity_time=ago(30)), seen(3), {"counted": 2}, Clock(None, ago(30), 3), id="in-use-and-asked"),
-        pytest.param(status(last_activity_time=ago(30), observed_sessions=3), seen(None), {"counted": 2}, Clock(None, ago(30), 3), id="in-use-and-no-answer"),
-        pytest.param(unknown(ago(5), last_activity_time=ago(30)), None, {"counted": 1}, Clock(None, ago(30)), id="in-use-makes-known"),
+        pytest.param(
+            status(idle_deadline=later(9), last_activity_time=ago(91)),
+            None,
+            {"counted": 1},
+            Clock(None, NOW),
+            id="use-stops-the-clock",
+        ),
+        pytest.param(
+            status(idle_deadline=ago(9), last_activity_time=ago(109)),
+            None,
+            {"counted": 1},
+            Clock(None, NOW),
+            id="use-after-the-deadline",
+        ),
+        pytest.param(
+            status(last_activity_time=ago(30)),
+            None,
+            {"counted": 2},
+            Clock(None, ago(30)),
+            id="in-use-writes-nothing-more",
+        ),
+        pytest.param(
+            status(last_activity_time=ago(30)), seen(3), {"counted": 2}, Clock(None, ago(30), 3), id="in-use-and-asked"
+        ),
+        pytest.param(
+            status(last_activity_time=ago(30), observed_sessions=3),
+            seen(None),
+            {"counted": 2},
+            Clock(None, ago(30), 3),
+            id="in-use-and-no-answer",
+        ),
+        pytest.param(
+            unknown(ago(5), last_activity_time=ago(30)),
+            None,
+            {"counted": 1},
+            Clock(None, ago(30)),
+            id="in-use-makes-known",
+        ),
         # -- the clock starts
         pytest.param(status(), None, {}, Clock(DEADLINE, None, 0, next_look=DEADLINE), id="first-Ready"),
-        pytest.param(status(last_activity_time=ago(30)), None, {}, Clock(DEADLINE, NOW, 0, next_look=DEADLINE), id="the-last-counted-one-left"),
-        pytest.param(status(last_activity_time=ago(30), observed_sessions=1), None, {}, Clock(None, ago(30), 1, probe=True), id="left-but-the-runtime-knew-of-sessions"),
-        # -- the clock runs
-        pytest.param(status(idle_deadline=later(1), last_activity_time=ago(99)), None, {}, Clock(later(1), ago(99), 0, next_look=later(1)), id="before-the-deadline"),
-        pytest.param(status(idle_deadline=NOW), None, {}, Clock(NOW, None, 0, probe=True), id="at-the-deadline-ask"),
-        pytest.param(status(idle_deadline=ago(3)), seen(0, at=ago(4)), {}, Clock(ago(3), None, 0, probe=True), id="an-answer-from-before-the-deadline-does-not-count"),
-        pytest.param(status(idle_deadline=ago(30)), seen(0, at=ago(FRESH_SECONDS + 1)), {}, Clock(ago(30), None, 0, probe=True), id="an-old-answer-does-not-count"),
-        pytest.param(status(idle_deadline=NOW), seen(0), {}, Clock(NOW, None, 0, collect=True), id="nobody-is-there"),
-        pytest.param(status(idle_deadline=NOW), seen(0, idle_seconds=TIMEOUT), {}, Clock(NOW, None, 0, collect=True), id="idle-for-as-long-as-we-think"),
-        pytest.param(status(idle_deadline=NOW), seen(0, idle_seconds=TIMEOUT - 0.9), {}, Clock(NOW, None, 0, collect=True), id="idle-but-for-a-rounded-second"),
-        pytest.param(status(idle_deadline=ago(5)), seen(0, at=ago(5)), {}, Clock(ago(5), None, 0, collect=True), id="an-answer-that-is-just-fresh"),
-        # -- the page alone knew
-        pytest.param(status(idle_deadline=NOW), seen(2), {}, Clock(None, NOW, 2, next_look=later(BEAT)), id="page-only-use"),
-        pytest.param(status(idle_deadline=later(50)), seen(1), {}, Clock(None, NOW, 1, next_look=later(BEAT)), id="page-only-use-seen-early"),
-        pytest.param(status(idle_deadline=later(50)), seen(1, at=ago(FRESH_SECONDS)), {}, Clock(later(50), None, 0, next_look=later(50)), id="page-only-use-long-ago"),
-        pytest.param(status(observed_sessions=2, last_activity_time=ago(9)), seen(2, at=ago(BEAT - 1)), {}, Clock(None, ago(9), 2, next_look=later(1)), id="page-only-use-within-a-beat"),
-        pytest.param(status(observed_sessions=2, last_activity_time=ago(9)), seen(2, at=ago(BEAT)), {}, Clock(None, ago(9), 2, probe=True), id="page-only-use-after-a-beat"),
-        pytest.param(status(observed_sessions=2, last_activity_time=ago(9)), None, {}, Clock(None, ago(9), 2, probe=True), id="page-only-use-after-the-operator's-restart"),
-        pytest.param(status(observed_sessions=2, last_activity_time=ago(9)), seen(0, idle_seconds=4.0), {}, Clock(later(96), ago(4), 0, next_look=later(96)), id="the-page-was-closed"),
-        pytest.param(status(observed_sessions=2, last_activity_time=ago(9)), seen(0), {}, Clock(DEADLINE, NOW, 0, next_look=DEADLINE), id="the-page-was-closed-nobody-says-when"),
-        pytest.param(status(observed_sessions=2), seen(0, idle_seconds=900.0), {}, Clock(NOW, ago(900), 0, next_look=NOW), id="the-page-was-closed-long-ago"),
         pytest.param(
-            status(idle_deadline=NOW, last_activity_time=ago(100)), seen(0, idle_seconds=40.0), {},
-            Clock(later(60), ago(40), 0, next_look=later(60)), id="somebody-came-and-went-unseen",
+            status(last_activity_time=ago(30)),
+            None,
+            {},
+            Clock(DEADLINE, NOW, 0, next_look=DEADLINE),
+            id="the-last-counted-one-left",
         ),
         pytest.param(
-            status(idle_deadline=NOW, last_activity_time=ago(100)), seen(0, idle_seconds=7.0), {},
-            Clock(later(93), ago(7), 0, next_look=later(93)), id="the-runtime-restarted-in-the-middle",
+            status(last_activity_time=ago(30), observed_sessions=1),
+            None,
+            {},
+            Clock(None, ago(30), 1, probe=True),
+            id="left-but-the-runtime-knew-of-sessions",
+        ),
+        # -- the clock runs
+        pytest.param(
+            status(idle_deadline=later(1), last_activity_time=ago(99)),
+            None,
+            {},
+            Clock(later(1), ago(99), 0, next_look=later(1)),
+            id="before-the-deadline",
+        ),
+        pytest.param(status(idle_deadline=NOW), None, {}, Clock(NOW, None, 0, probe=True), id="at-the-deadline-ask"),
+        pytest.param(
+            status(idle_deadline=ago(3)),
+            seen(0, at=ago(4)),
+            {},
+            Clock(ago(3), None, 0, probe=True),
+            id="an-answer-from-before-the-deadline-does-not-count",
+        ),
+        pytest.param(
+            status(idle_deadline=ago(30)),
+            seen(0, at=ago(FRESH_SECONDS + 1)),
+            {},
+            Clock(ago(30), None, 0, probe=True),
+            id="an-old-answer-does-not-count",
+        ),
+        pytest.param(status(idle_deadline=NOW), seen(0), {}, Clock(NOW, None, 0, collect=True), id="nobody-is-there"),
+        pytest.param(
+            status(idle_deadline=NOW),
+            seen(0, idle_seconds=TIMEOUT),
+            {},
+            Clock(NOW, None, 0, collect=True),
+            id="idle-for-as-long-as-we-think",
+        ),
+        pytest.param(
+            status(idle_deadline=NOW),
+            seen(0, idle_seconds=TIMEOUT - 0.9),
+            {},
+            Clock(NOW, None, 0, collect=True),
+            id="idle-but-for-a-rounded-second",
+        ),
+        pytest.param(
+            status(idle_deadline=ago(5)),
+            seen(0, at=ago(5)),
+            {},
+            Clock(ago(5), None, 0, collect=True),
+            id="an-answer-that-is-just-fresh",
+        ),
+        # -- the page alone knew
+        pytest.param(
+            status(idle_deadline=NOW), seen(2), {}, Clock(None, NOW, 2, next_look=later(BEAT)), id="page-only-use"
+        ),
+        pytest.param(
+            status(idle_deadline=later(50)),
+            seen(1),
+            {},
+            Clock(None, NOW, 1, next_look=later(BEAT)),
+            id="page-only-use-seen-early",
+        ),
+        pytest.param(
+            status(idle_deadline=later(50)),
+            seen(1, at=ago(FRESH_SECONDS)),
+            {},
+            Clock(later(50), None, 0, next_look=later(50)),
+            id="page-only-use-long-ago",
+        ),
+        pytest.param(
+            status(observed_sessions=2, last_activity_time=ago(9)),
+            seen(2, at=ago(BEAT - 1)),
+            {},
+            Clock(None, ago(9), 2, next_look=later(1)),
+            id="page-only-use-within-a-beat",
+        ),
+        pytest.param(
+            status(observed_sessions=2, last_activity_time=ago(9)),
+            seen(2, at=ago(BEAT)),
+            {},
+            Clock(None, ago(9), 2, probe=True),
+            id="page-only-use-after-a-beat",
+        ),
+        pytest.param(
+            status(observed_sessions=2, last_activity_time=ago(9)),
+            None,
+            {},
+            Clock(None, ago(9), 2, probe=True),
+            id="page-only-use-after-the-operator's-restart",
+        ),
+        pytest.param(
+            status(observed_sessions=2, last_activity_time=ago(9)),
+            seen(0, idle_seconds=4.0),
+            {},
+            Clock(later(96), ago(4), 0, next_look=later(96)),
+            id="the-page-was-closed",
+        ),
+        pytest.param(
+            status(observed_sessions=2, last_activity_time=ago(9)),
+            seen(0),
+            {},
+            Clock(DEADLINE, NOW, 0, next_look=DEADLINE),
+            id="the-page-was-closed-nobody-says-when",
+        ),
+        pytest.param(
+            status(observed_sessions=2),
+            seen(0, idle_seconds=900.0),
+            {},
+            Clock(NOW, ago(900), 0, next_look=NOW),
+            id="the-page-was-closed-long-ago",
+        ),
+        pytest.param(
+            status(idle_deadline=NOW, last_activity_time=ago(100)),
+            seen(0, idle_seconds=40.0),
+            {},
+            Clock(later(60), ago(40), 0, next_look=later(60)),
+            id="somebody-came-and-went-unseen",
+        ),
+        pytest.param(
+            status(idle_deadline=NOW, last_activity_time=ago(100)),
+            seen(0, idle_seconds=7.0),
+            {},
+            Clock(later(93), ago(7), 0, next_look=later(93)),
+            id="the-runtime-restarted-in-the-middle",
         ),
         # -- nobody knows
-        pytest.param(status(idle_deadline=NOW, last_activity_time=ago(100)), seen(None), {}, Clock(None, ago(100), known=False, next_look=later(BEAT)), id="no-answer-stops-the-clock"),
-        pytest.param(unknown(ago(5)), seen(None, at=ago(5)), {}, Clock(None, None, None, known=False, next_look=later(BEAT - 5)), id="unknown-within-a-beat"),
-        pytest.param(unknown(ago(50)), seen(None, at=ago(BEAT)), {}, Clock(None, None, None, known=False, probe=True), id="unknown-asked-again-each-beat"),
-        pytest.param(unknown(ago(50)), None, {}, Clock(None, None, None, known=False, probe=True), id="unknown-after-the-operator's-restart"),
-        pytest.param(status(observed_sessions=1, last_activity_time=ago(50)), seen(None), {}, Clock(None, ago(50), 1, known=False, next_look=later(BEAT)), id="in-use-by-the-page-then-no-answer"),
-        pytest.param(unknown(ago(50), last_activity_time=ago(80)), seen(3), {}, Clock(None, ago(80), 3, next_look=later(BEAT)), id="known-again-in-use"),
-        pytest.param(unknown(ago(50), last_activity_time=ago(80)), seen(0, idle_seconds=60.0), {}, Clock(later(40), ago(60), 0, next_look=later(40)), id="known-again-with-idle-seconds"),
-        pytest.param(unknown(ago(50), last_activity_time=ago(80)), seen(0), {}, Clock(later(70), ago(30), 0, next_look=later(70)), id="known-again-what-was-spent-before-counts"),
-        pytest.param(unknown(ago(50), last_activity_time=ago(950)), seen(0), {}, Clock(NOW, ago(100), 0, next_look=NOW), id="known-again-all-was-spent-before"),
-        pytest.param(unknown(ago(50)), seen(0), {}, Clock(DEADLINE, NOW, 0, next_look=DEADLINE), id="known-again-never-used"),
-        pytest.param(unknown(ago(50), last_activity_time=ago(10)), seen(0), {}, Clock(DEADLINE, NOW, 0, next_look=DEADLINE), id="known-again-used-while-unknown"),
+        pytest.param(
+            status(idle_deadline=NOW, last_activity_time=ago(100)),
+            seen(None),
+            {},
+            Clock(None, ago(100), known=False, next_look=later(BEAT)),
+            id="no-answer-stops-the-clock",
+        ),
+        pytest.param(
+            unknown(ago(5)),
+            seen(None, at=ago(5)),
+            {},
+            Clock(None, None, None, known=False, next_look=later(BEAT - 5)),
+            id="unknown-within-a-beat",
+        ),
+        pytest.param(
+            unknown(ago(50)),
+            seen(None, at=ago(BEAT)),
+            {},
+            Clock(None, None, None, known=False, probe=True),
+            id="unknown-asked-again-each-beat",
+        ),
+        pytest.param(
+            unknown(ago(50)),
+            None,
+            {},
+            Clock(None, None, None, known=False, probe=True),
+            id="unknown-after-the-operator's-restart",
+        ),
+        pytest.param(
+            status(observed_sessions=1, last_activity_time=ago(50)),
+            seen(None),
+            {},
+            Clock(None, ago(50), 1, known=False, next_look=later(BEAT)),
+            id="in-use-by-the-page-then-no-answer",
+        ),
+        pytest.param(
+            unknown(ago(50), last_activity_time=ago(80)),
+            seen(3),
+            {},
+            Clock(None, ago(80), 3, next_look=later(BEAT)),
+            id="known-again-in-use",
+        ),
+        pytest.param(
+            unknown(ago(50), last_activity_time=ago(80)),
+            seen(0, idle_seconds=60.0),
+            {},
+            Clock(later(40), ago(60), 0, next_look=later(40)),
+            id="known-again-with-idle-seconds",
+        ),
+        pytest.param(
+            unknown(ago(50), last_activity_time=ago(80)),
+            seen(0),
+            {},
+            Clock(later(70), ago(30), 0, next_look=later(70)),
+            id="known-again-what-was-spent-before-counts",
+        ),
+        pytest.param(
+            unknown(ago(50), last_activity_time=ago(950)),
+            seen(0),
+            {},
+            Clock(NOW, ago(100), 0, next_look=NOW),
+            id="known-again-all-was-spent-before",
+        ),
+        pytest.param(
+            unknown(ago(50)), seen(0), {}, Clock(DEADLINE, NOW, 0, next_look=DEADLINE), id="known-again-never-used"
+        ),
+        pytest.param(
+            unknown(ago(50), last_activity_time=ago(10)),
+            seen(0),
+            {},
+            Clock(DEADLINE, NOW, 0, next_look=DEADLINE),
+            id="known-again-used-while-unknown",
+        ),
         # -- by status alone
-        pytest.param(status(), seen(5), {"ask_runtime": False}, Clock(DEADLINE, None, next_look=DEADLINE), id="by-status-first-Ready"),
-        pytest.param(status(last_activity_time=ago(30)), None, {"ask_runtime": False}, Clock(DEADLINE, NOW, next_look=DEADLINE), id="by-status-left"),
-        pytest.param(status(idle_deadline=later(1), last_activity_time=ago(99)), None, {"ask_runtime": False}, Clock(later(1), ago(99), next_look=later(1)), id="by-status-before"),
-        pytest.param(status(idle_deadline=NOW), seen(5), {"ask_runtime": False}, Clock(NOW, None, collect=True, next_look=NOW), id="by-status-at-the-deadline"),
-        pytest.param(status(idle_deadline=later(5)), None, {"ask_runtime": False, "counted": 1}, Clock(None, NOW), id="by-status-in-use"),
+        pytest.param(
+            status(),
+            seen(5),
+            {"ask_runtime": False},
+            Clock(DEADLINE, None, next_look=DEADLINE),
+            id="by-status-first-Ready",
+        ),
+        pytest.param(
+            status(last_activity_time=ago(30)),
+            None,
+            {"ask_runtime": False},
+            Clock(DEADLINE, NOW, next_look=DEADLINE),
+            id="by-status-left",
+        ),
+        pytest.param(
+            status(idle_deadline=later(1), last_activity_time=ago(99)),
+            None,
+            {"ask_runtime": False},
+            Clock(later(1), ago(99), next_look=later(1)),
+            id="by-status-before",
+        ),
+        pytest.param(
+            status(idle_deadline=NOW),
+            seen(5),
+            {"ask_runtime": False},
+            Clock(NOW, None, collect=True, next_look=NOW),
+            id="by-status-at-the-deadline",
+        ),
+        pytest.param(
+            status(idle_deadline=later(5)),
+            None,
+            {"ask_runtime": False, "counted": 1},
+            Clock(None, NOW),
+            id="by-status-in-use",
+        ),
     ],
-)  # fmt: skip
+)
 def test_look(found: InstanceStatus, activity: Activity | None, rules: dict[str, Any], expected: Clock) -> None:
     assert at(found, activity, **rules) == expected
 

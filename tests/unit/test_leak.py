@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from avatar_operator.domain.leak import Leak, look
 from avatar_operator.domain.resources import InstanceStatus
 from avatar_operator.domain.view import Activity
-
 from tests.unit.builders import NOW, ago, condition, later, seen
 
 BEAT, PATIENCE = 60, 300

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from avatar_operator.domain import names, objects
 from avatar_operator.domain.resources import (
     Avatar,
@@ -22,7 +23,6 @@ from avatar_operator.domain.resources import (
     TtsChoice,
 )
 from avatar_operator.domain.settings import resolve
-
 from tests.unit.builders import IMAGE, PORT, avatar, group_of, instance, pool
 
 LABELS = {
@@ -141,7 +141,10 @@ def with_data(source: dict[str, Any], sub_path: str = "") -> dict[str, Any]:
             avatar(),
             expected(
                 **CLUSTER_NETWORK,
-                securityContext={**SECURITY, "sysctls": [{"name": "net.ipv4.ip_local_port_range", "value": "50000 50002"}]},
+                securityContext={
+                    **SECURITY,
+                    "sysctls": [{"name": "net.ipv4.ip_local_port_range", "value": "50000 50002"}],
+                },
                 container={
                     "ports": [
                         {**SIGNALLING, "hostPort": 8615},
@@ -211,7 +214,11 @@ def with_data(source: dict[str, Any], sub_path: str = "") -> dict[str, Any]:
                     "pod_security_context": {"runAsUser": 0},
                     "security_context": {"privileged": True},
                     "probes": Probes(
-                        path="", period_seconds=2, timeout_seconds=4, failure_threshold=5, liveness_period_seconds=6,
+                        path="",
+                        period_seconds=2,
+                        timeout_seconds=4,
+                        failure_threshold=5,
+                        liveness_period_seconds=6,
                         liveness_failure_threshold=7,
                     ),
                 },
@@ -243,10 +250,16 @@ def with_data(source: dict[str, Any], sub_path: str = "") -> dict[str, Any]:
                     "volumeMounts": [{"name": "models", "mountPath": "/models"}],
                     "securityContext": {"privileged": True},
                     "readinessProbe": {
-                        "tcpSocket": {"port": 8615}, "periodSeconds": 2, "timeoutSeconds": 4, "failureThreshold": 5,
+                        "tcpSocket": {"port": 8615},
+                        "periodSeconds": 2,
+                        "timeoutSeconds": 4,
+                        "failureThreshold": 5,
                     },
                     "livenessProbe": {
-                        "tcpSocket": {"port": 8615}, "periodSeconds": 6, "timeoutSeconds": 4, "failureThreshold": 7,
+                        "tcpSocket": {"port": 8615},
+                        "periodSeconds": 6,
+                        "timeoutSeconds": 4,
+                        "failureThreshold": 7,
                         "initialDelaySeconds": 99,
                     },
                 },
@@ -254,7 +267,7 @@ def with_data(source: dict[str, Any], sub_path: str = "") -> dict[str, Any]:
             id="everything-that-a-pool-can-say",
         ),
     ],
-)  # fmt: skip
+)
 def test_pod(in_pool: Pool, of: Avatar, whole: dict[str, Any]) -> None:
     body = made(in_pool, of)
     template = body["metadata"]["annotations"].pop(names.ANNOTATION_TEMPLATE)
@@ -277,6 +290,7 @@ def test_service() -> None:
         "spec": {
             "selector": {"avatars.virtualtutor.io/group": group, "avatars.virtualtutor.io/port": "8615"},
             "ports": [{"name": "signalling", "port": 8615, "targetPort": 8615, "protocol": "TCP"}],
+            "publishNotReadyAddresses": True,
         },
     }
 

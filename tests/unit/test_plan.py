@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from avatar_operator.domain.actions import (
     CreateClaim,
     CreatePod,
@@ -28,7 +29,6 @@ from avatar_operator.domain.resources import (
     Session,
 )
 from avatar_operator.domain.view import GroupView
-
 from tests.unit.builders import (
     NOW,
     Admission,
@@ -99,7 +99,9 @@ def sharing(server: Instance, name: str = "two", age: float = 300, **fields: Any
         "node": "node-1",
         "ready_time": server.status.ready_time,
         "shared_with": server.metadata.name,
-        "conditions": (condition("Ready", "True", "Shared", f"served by AvatarInstance {server.metadata.name}", ago(50)),),
+        "conditions": (
+            condition("Ready", "True", "Shared", f"served by AvatarInstance {server.metadata.name}", ago(50)),
+        ),
     }
     return instance(name, age=age, status=status("Shared", **{**given, **fields}))
 
@@ -141,14 +143,17 @@ def test_wants_to_run(item: Instance, wants: bool) -> None:
         pytest.param(view(instance(status=status("Failed", retry_time=NOW))), True, id="has-backed-off"),
         pytest.param(
             view(instance("old", age=99, status=status("Failed", retry_time=later(1))), instance("new", age=9)),
-            False, id="a-follower-waits-with-its-server",
+            False,
+            id="a-follower-waits-with-its-server",
         ),
         pytest.param(
-            view(instance("old", age=99, max_sessions=999), instance("new", age=9)), True, id="a-refused-one-holds-nobody-up"
+            view(instance("old", age=99, max_sessions=999), instance("new", age=9)),
+            True,
+            id="a-refused-one-holds-nobody-up",
         ),
         pytest.param(view(), False, id="nobody"),
     ],
-)  # fmt: skip
+)
 def test_needs_claim(group: GroupView, needs: bool) -> None:
     assert needs_claim(group) is needs
 
@@ -174,8 +179,8 @@ def test_then_pod_and_status_together() -> None:
     assert said["startTime"] == "2026-03-01T12:00:00Z"
 
 
-@pytest.mark.parametrize("state", ["pending", "starting"])
-def test_then_nothing_while_it_starts(state: str) -> None:
+@pytest.mark.parametrize(("state", "asked"), [("pending", []), ("starting", ["ProbeReady"])])
+def test_then_only_a_question_while_it_starts(state: str, asked: list[str]) -> None:
     one = starting(
         conditions=(
             condition("PortClaimed", "True", "Claimed", "Service avatar-8615", ago(60)),
@@ -184,7 +189,7 @@ def test_then_nothing_while_it_starts(state: str) -> None:
     )
     made = pod([one], state=state, age=20)
     result = plan(view(one, claims=(service(one),), pods=(made,)))
-    assert result.actions == []
+    assert kinds(result.actions) == asked
     assert result.wake is not None
     assert NOW < result.wake <= later(30)
 
@@ -569,12 +574,18 @@ def test_nobody_there_marks_it_by_compare_and_swap() -> None:
     ("runtime", "expected"),
     [
         pytest.param(RuntimeView(), SetDraining, id="tell-it"),
-        pytest.param(RuntimeView(None, draining=False, told_at=ago(9)), SetDraining, id="tell-it-though-told-the-other"),
+        pytest.param(
+            RuntimeView(None, draining=False, told_at=ago(9)), SetDraining, id="tell-it-though-told-the-other"
+        ),
         pytest.param(TOLD, ProbeActivity, id="look-again"),
-        pytest.param(RuntimeView(seen(0, at=ago(2)), draining=True, told_at=ago(1)), ProbeActivity, id="an-earlier-look-does-not-count"),
+        pytest.param(
+            RuntimeView(seen(0, at=ago(2)), draining=True, told_at=ago(1)),
+            ProbeActivity,
+            id="an-earlier-look-does-not-count",
+        ),
         pytest.param(RuntimeView(seen(0), draining=True, told_at=ago(1)), DeleteInstance, id="collect"),
     ],
-)  # fmt: skip
+)
 def test_drain_step_by_step(runtime: RuntimeView, expected: type) -> None:
     (action,) = plan(with_pod(draining(), runtime=runtime)).actions
     assert isinstance(action, expected)
@@ -651,7 +662,9 @@ def counted(since: float | None = None, **fields: Any) -> Instance:
     said = serving(idle_deadline=None, last_activity_time=ago(500), **{"connections": 2, **fields})
     if since is None:
         return said
-    doubt = condition("CountConfirmed", "False", "NoSession", "2 connections are counted, and the runtime has no session", ago(since))
+    doubt = condition(
+        "CountConfirmed", "False", "NoSession", "2 connections are counted, and the runtime has no session", ago(since)
+    )
     return having(said, conditions=(*said.status.conditions, doubt))
 
 
@@ -682,6 +695,20 @@ def outdated(item: Instance, **fields: Any) -> GroupView:
     return view(item, claims=(service(item),), pods=(made,), **fields)
 
 
+def test_an_answer_of_the_runtime_is_as_good_as_the_kubelets_ready() -> None:
+    one = starting()
+    made = pod([one], state="starting", age=2)
+    result = plan(view(one, claims=(service(one),), pods=(made,), runtime=RuntimeView(answered_at=ago(1))))
+    assert patches(result)["one"]["phase"] == "Running"
+
+
+def test_an_old_answer_is_not() -> None:
+    one = starting()
+    made = pod([one], state="starting", age=20)
+    result = plan(view(one, claims=(service(one),), pods=(made,), runtime=RuntimeView(answered_at=ago(9))))
+    assert "phase" not in patches(result)["one"]
+
+
 def test_an_unused_outdated_pod_is_drained() -> None:
     (action,) = plan(outdated(serving())).actions
     assert isinstance(action, PatchStatus)
@@ -692,7 +719,8 @@ def test_an_unused_outdated_pod_is_drained() -> None:
 def test_a_used_outdated_pod_is_left_alone() -> None:
     used = serving(connections=1, idle_deadline=None, last_activity_time=ago(9))
     assert kinds(plan(outdated(used)).actions) == ["ProbeActivity"]
-    assert plan(outdated(used, runtime=RuntimeView(seen(1)))).actions == []
+    said = patches(plan(outdated(used, runtime=RuntimeView(seen(1)))))["one"]
+    assert said == {"observedSessions": 1}
 
 
 def test_an_outdated_pod_is_replaced_and_its_claim_stays() -> None:
@@ -708,7 +736,7 @@ def test_an_outdated_pod_is_replaced_and_its_claim_stays() -> None:
 def test_nobody_left_ends_the_pod_then_the_claim() -> None:
     one = instance()
     made, claim = pod([one]), service(one)
-    bare = {"pool": pool(), "avatar": None}
+    bare: dict[str, Any] = {"pool": pool(), "avatar": None}
     assert [type(a) for a in plan(view(pods=(made,), claims=(claim,), **bare)).actions] == [DeletePod]
     assert plan(view(pods=(ending(made),), claims=(claim,), **bare)).actions == []
     assert [type(a) for a in plan(view(claims=(claim,), **bare)).actions] == [ReleaseClaim]
@@ -757,7 +785,11 @@ def test_of_two_pods_the_ready_one_stays_and_claims_outlive_pods(ready: int) -> 
         (f"avatar-{other}", "Duplicate")
     ]
     assert not [a for a in result.actions if isinstance(a, ReleaseClaim)], "its pod is still there"
-    after = plan(view(one, claims=(service(one), service(one, 8616)), pods=tuple(p for p in pods if str(ready) in p.metadata.name)))
+    after = plan(
+        view(
+            one, claims=(service(one), service(one, 8616)), pods=tuple(p for p in pods if str(ready) in p.metadata.name)
+        )
+    )
     assert [a.service.metadata.name for a in after.actions if isinstance(a, ReleaseClaim)] == [f"avatar-{other}"]
 
 

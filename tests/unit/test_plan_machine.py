@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from avatar_operator.controller.store import PoolKey
 from avatar_operator.domain.actions import Action
 from avatar_operator.domain.resources import (
@@ -20,10 +24,6 @@ from avatar_operator.domain.resources import (
     Runtime as PoolRuntime,
 )
 from avatar_operator.domain.view import GroupKey
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
 from tests.unit.builders import avatar, pool
 from tests.unit.model import Model, assert_consistent, is_ready
 
@@ -208,6 +208,25 @@ class Life(RuleBasedStateMachine):
         self.flying.clear()
         self.model.restart()
 
+    def land_all(self) -> None:
+        for key, sent in self.flying.items():
+            for action in sent.actions:
+                self.model.perform(key, sent.pool, action)
+            self.model.queue[key] = None
+        self.flying.clear()
+
+    @rule(seconds=st.sampled_from([0, 0, 0, 10, 61, 70]))
+    def calm(self, seconds: float) -> None:
+        """All goes well for a while."""
+        self.land_all()
+        self.model.settle(seconds)
+        assert_consistent(self.model)
+
+    @rule(seconds=st.sampled_from([0, 0, 61]))
+    def calm_again(self, seconds: float) -> None:
+        # Twice as likely as any trouble: what can go wrong late in a life needs a life.
+        self.calm(seconds)
+
     @rule(lagging=st.booleans(), events=st.integers(1, 3))
     def watch(self, lagging: bool, events: int) -> None:
         self.model.deliver(None if not lagging else events)
@@ -224,10 +243,7 @@ class Life(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         model = self.model
-        for key, sent in self.flying.items():
-            for action in sent.actions:
-                model.perform(key, sent.pool, action)
-            model.queue[key] = None
+        self.land_all()
         for runtime in model.runtimes.values():
             runtime.reachable = True
         # Quiet now, and quiet after every retry that is due within minutes.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from avatar_operator.domain.names import claim_name, group_id
 from avatar_operator.domain.ports import Admission, admit, lowest_free, overlap
 from avatar_operator.domain.resources import PoolSpec, Ports, Runtime
-from hypothesis import given
-from hypothesis import strategies as st
 
 FIVE = Ports(base=8615, count=5)
 
@@ -36,13 +37,17 @@ def test_lowest_free(taken: set[int], port: int | None) -> None:
         pytest.param(5, 5, 7, set(range(8615, 8620)), (None, 8, "PoolFull"), id="full-eighth"),
         pytest.param(5, 3, 3, {8615, 8616, 8617}, (None, 2, "PoolFull"), id="two-go-before"),
         pytest.param(2, 2, 0, {8615, 8616}, (None, 1, "PoolFull"), id="maxInstances-below-the-range"),
-        pytest.param(2, 4, 1, {8615, 8616, 8617, 8618}, (None, 2, "PoolFull"), id="maxInstances-lowered-below-what-runs"),
+        pytest.param(
+            2, 4, 1, {8615, 8616, 8617, 8618}, (None, 2, "PoolFull"), id="maxInstances-lowered-below-what-runs"
+        ),
         pytest.param(5, 4, 0, set(range(8615, 8620)), (None, 1, "PortsExhausted"), id="a-port-quarantined"),
         pytest.param(5, 3, 1, set(range(8615, 8619)), (None, 1, "PortsExhausted"), id="one-port-for-two"),
         pytest.param(5, 3, 0, set(range(8615, 8619)), (8619, 0, ""), id="one-port-for-the-first-of-two"),
-        pytest.param(5, 3, 2, set(range(8615, 8620)), (None, 3, "PoolFull"), id="positions-go-on-behind-exhausted-ports"),
+        pytest.param(
+            5, 3, 2, set(range(8615, 8620)), (None, 3, "PoolFull"), id="positions-go-on-behind-exhausted-ports"
+        ),
     ],
-)  # fmt: skip
+)
 def test_admit(capacity: int, held: int, rank: int, taken: set[int], expected: tuple[int | None, int, str]) -> None:
     found = admit(FIVE, capacity, held, rank, taken)
     assert (found.port, found.position, found.reason) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from avatar_operator.controller import queue as module
 from avatar_operator.controller.queue import WorkQueue
 

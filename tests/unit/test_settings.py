@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from avatar_operator.domain.engines import normalise, runtime_flag
 from avatar_operator.domain.resources import (
     AvatarData,
@@ -19,7 +20,6 @@ from avatar_operator.domain.resources import (
     TtsChoice,
 )
 from avatar_operator.domain.settings import Settings, check, resolve
-
 from tests.unit.builders import avatar, instance, pool
 
 
@@ -30,15 +30,71 @@ def settled(of_instance: dict[str, Any], of_avatar: dict[str, Any], of_pool: dic
 
 # Each field at the three levels that can name it, the strongest first, and its default.
 LEVELS: list[Any] = [
-    pytest.param("model", {"model": "wav2lip"}, {"model": "ultralight"}, {"defaults": Defaults(model="wav2lip")}, ("wav2lip", "ultralight", "wav2lip", "musetalk"), id="model"),
-    pytest.param("transport", {"transport": "rtmp"}, {"transport": "rtcpush"}, {"defaults": Defaults(transport="rtmp")}, ("rtmp", "rtcpush", "rtmp", "webrtc"), id="transport"),
-    pytest.param("max_sessions", {"max_sessions": 3}, {"max_sessions": 4}, {"defaults": Defaults(max_sessions=5)}, (3, 4, 5, 100), id="maxSessions"),
-    pytest.param("tts_engine", {"tts": TtsChoice(engine="SoVITS")}, {"tts": TtsChoice(engine="cosyvoice2")}, {"tts": PoolTts(engine="TacoTron2")}, ("sovits", "cosyvoice", "tacotron", "edgetts"), id="tts.engine"),
-    pytest.param("tts_voice", {"tts": TtsChoice(voice="a")}, {"tts": TtsChoice(voice="b")}, {"tts": PoolTts(voice="c")}, ("a", "b", "c", ""), id="tts.voice"),
-    pytest.param("idle_timeout", {"idle": InstanceIdle(timeout_seconds=10)}, {}, {"idle": PoolIdle(timeout_seconds=20)}, (10, 20, 20, 1800), id="idle.timeoutSeconds"),
-    pytest.param("idle_action", {"idle": InstanceIdle(action="Sleep")}, {}, {"idle": PoolIdle(action="Delete")}, ("Sleep", "Delete", "Delete", "Delete"), id="idle.action"),
-    pytest.param("startup_timeout", {"startup_timeout_seconds": 7}, {}, {"startup_timeout_seconds": 8}, (7, 8, 8, 30), id="startupTimeoutSeconds"),
-]  # fmt: skip
+    pytest.param(
+        "model",
+        {"model": "wav2lip"},
+        {"model": "ultralight"},
+        {"defaults": Defaults(model="wav2lip")},
+        ("wav2lip", "ultralight", "wav2lip", "musetalk"),
+        id="model",
+    ),
+    pytest.param(
+        "transport",
+        {"transport": "rtmp"},
+        {"transport": "rtcpush"},
+        {"defaults": Defaults(transport="rtmp")},
+        ("rtmp", "rtcpush", "rtmp", "webrtc"),
+        id="transport",
+    ),
+    pytest.param(
+        "max_sessions",
+        {"max_sessions": 3},
+        {"max_sessions": 4},
+        {"defaults": Defaults(max_sessions=5)},
+        (3, 4, 5, 100),
+        id="maxSessions",
+    ),
+    pytest.param(
+        "tts_engine",
+        {"tts": TtsChoice(engine="SoVITS")},
+        {"tts": TtsChoice(engine="cosyvoice2")},
+        {"tts": PoolTts(engine="TacoTron2")},
+        ("sovits", "cosyvoice", "tacotron", "edgetts"),
+        id="tts.engine",
+    ),
+    pytest.param(
+        "tts_voice",
+        {"tts": TtsChoice(voice="a")},
+        {"tts": TtsChoice(voice="b")},
+        {"tts": PoolTts(voice="c")},
+        ("a", "b", "c", ""),
+        id="tts.voice",
+    ),
+    pytest.param(
+        "idle_timeout",
+        {"idle": InstanceIdle(timeout_seconds=10)},
+        {},
+        {"idle": PoolIdle(timeout_seconds=20)},
+        (10, 20, 20, 1800),
+        id="idle.timeoutSeconds",
+    ),
+    pytest.param(
+        "idle_action",
+        {"idle": InstanceIdle(action="Sleep")},
+        {},
+        {"idle": PoolIdle(action="Delete")},
+        ("Sleep", "Delete", "Delete", "Delete"),
+        id="idle.action",
+    ),
+    pytest.param(
+        "startup_timeout",
+        {"startup_timeout_seconds": 7},
+        {},
+        {"startup_timeout_seconds": 8},
+        (7, 8, 8, 30),
+        id="startupTimeoutSeconds",
+    ),
+]
 
 
 @pytest.mark.parametrize(("field", "of_instance", "of_avatar", "of_pool", "expected"), LEVELS)
@@ -102,11 +158,29 @@ def test_data_and_name_come_through_unchanged() -> None:
         pytest.param({"max_sessions": 101}, {}, {}, "spec.maxSessions 101", id="sessions-over-the-default-limit"),
         pytest.param({"max_sessions": 9}, {}, {"max_sessions": 8}, "at most 8", id="sessions"),
         pytest.param({}, {"max_sessions": 9}, {"max_sessions": 8}, "axSessions 9", id="sessions-of-the-avatar"),
-        pytest.param({"idle": InstanceIdle(timeout_seconds=61)}, {}, {"idle_timeout_seconds": 60}, "spec.idle.timeoutSeconds 61", id="idle-timeout"),
-        pytest.param({"idle": InstanceIdle(timeout_seconds=0)}, {}, {"idle_timeout_seconds": 60}, "spec.idle.timeoutSeconds 0", id="idle-never-is-more-than-any-limit"),
-        pytest.param({"startup_timeout_seconds": 61}, {}, {"startup_timeout_seconds": 60}, "spec.startupTimeoutSeconds 61", id="startup-timeout"),
+        pytest.param(
+            {"idle": InstanceIdle(timeout_seconds=61)},
+            {},
+            {"idle_timeout_seconds": 60},
+            "spec.idle.timeoutSeconds 61",
+            id="idle-timeout",
+        ),
+        pytest.param(
+            {"idle": InstanceIdle(timeout_seconds=0)},
+            {},
+            {"idle_timeout_seconds": 60},
+            "spec.idle.timeoutSeconds 0",
+            id="idle-never-is-more-than-any-limit",
+        ),
+        pytest.param(
+            {"startup_timeout_seconds": 61},
+            {},
+            {"startup_timeout_seconds": 60},
+            "spec.startupTimeoutSeconds 61",
+            id="startup-timeout",
+        ),
     ],
-)  # fmt: skip
+)
 def test_over_a_limit(
     of_instance: dict[str, Any], of_avatar: dict[str, Any], limits: dict[str, Any], says: str
 ) -> None:

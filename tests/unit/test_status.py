@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from avatar_operator.domain.actions import Event, PatchStatus, Plan
-from avatar_operator.domain.resources import Condition, GpuStatus, InstanceStatus, LastTermination
-from avatar_operator.domain.status import NO_POD, Desired, merge_conditions, patch, planned, say
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avatar_operator.domain.actions import Event, PatchStatus, Plan
+from avatar_operator.domain.resources import Condition, GpuStatus, InstanceStatus, LastTermination
+from avatar_operator.domain.status import NO_POD, Desired, merge_conditions, patch, planned, say
 from tests.unit.builders import NOW, ago, condition, having, instance, later
 
 SETTLED = instance(
@@ -53,14 +53,16 @@ def test_nothing_to_say_is_no_patch(desired: Desired) -> None:
             {"port": None, "podName": None, "readyTime": None},
             id="only-what-is-there-is-removed",
         ),
-        pytest.param(Desired("Running", "Serving", "", {"readyTime": NOW}), {"readyTime": "2026-03-01T12:00:00Z"}, id="a-time"),
+        pytest.param(
+            Desired("Running", "Serving", "", {"readyTime": NOW}), {"readyTime": "2026-03-01T12:00:00Z"}, id="a-time"
+        ),
         pytest.param(
             Desired("Running", "Serving", "", {"gpu": GpuStatus(node="n1")}),
             {"gpu": {"node": "n1", "index": 0, "uuid": "", "reservedMiB": 0}},
             id="a-struct-with-all-its-fields",
         ),
     ],
-)  # fmt: skip
+)
 def test_only_what_differs_is_patched(desired: Desired, expected: dict[str, Any]) -> None:
     assert patch(SETTLED, desired, NOW) == expected
 
@@ -79,9 +81,13 @@ def test_a_new_termination_leaves_nothing_of_the_old_one() -> None:
     )
     assert change == {
         "lastTermination": {
-            "time": "2026-03-01T12:00:00Z", "reason": "Idle", "message": "", "exitCode": None, "idleSeconds": None,
+            "time": "2026-03-01T12:00:00Z",
+            "reason": "Idle",
+            "message": "",
+            "exitCode": None,
+            "idleSeconds": None,
         }
-    }  # fmt: skip
+    }
 
 
 # ---- conditions --------------------------------------------------------------------

@@ -6,6 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from avatar_operator.controller.store import AvatarKey, Key, PoolKey, Store
 from avatar_operator.domain import names
 from avatar_operator.domain.plan import needs_claim
@@ -20,9 +23,6 @@ from avatar_operator.domain.resources import (
     Service,
 )
 from avatar_operator.domain.view import GroupKey, GroupView, RuntimeView
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.unit.builders import NAMESPACE, NOW, ago, avatar, group_of, having, instance, later, pool, service
 
 DEFAULT = PoolKey(NAMESPACE, "default")
@@ -66,7 +66,9 @@ def waiting_store(count: int, **spec: Any) -> tuple[Store, list[Key], list[Insta
 
 
 @pytest.mark.parametrize(
-    ("version", "taken"), [("11", True), ("10", False), ("9", False), ("100", True)], ids=["newer", "same", "older", "as-numbers"]
+    ("version", "taken"),
+    [("11", True), ("10", False), ("9", False), ("100", True)],
+    ids=["newer", "same", "older", "as-numbers"],
 )
 def test_an_older_state_never_replaces_a_newer_one(version: str, taken: bool) -> None:
     known = having(instance(metadata={"resource_version": "10"}), connections=1)
@@ -107,7 +109,9 @@ def test_removing_what_is_unknown_is_nothing() -> None:
 def test_a_view_holds_what_belongs_together() -> None:
     first, second = instance("old", age=50), instance("new", age=10)
     other, alone = instance("other", "Bob"), instance("alone", exclusive=True)
-    store, _ = make(pool(), avatar(), second, other, alone, first, service(first), service(other, 8616), plain_pod(first, 8615))
+    store, _ = make(
+        pool(), avatar(), second, other, alone, first, service(first), service(other, 8616), plain_pod(first, 8615)
+    )
     found = view(store, first)
     assert [m.metadata.name for m in found.members] == ["old", "new"]
     assert [c.metadata.name for c in found.claims] == ["avatar-8615"]
@@ -139,7 +143,10 @@ def test_of_two_avatars_of_one_name_the_older_counts() -> None:
 def test_a_renamed_avatar_moves() -> None:
     one, two = instance(), instance("two", "Bob")
     store, changed = make(pool(), avatar("Ada", name="a"), one, two)
-    renamed = msgspec.structs.replace(avatar("Bob", name="a"), metadata=msgspec.structs.replace(avatar("Bob", name="a").metadata, resource_version="2"))
+    renamed = msgspec.structs.replace(
+        avatar("Bob", name="a"),
+        metadata=msgspec.structs.replace(avatar("Bob", name="a").metadata, resource_version="2"),
+    )
     store.apply(renamed)
     assert view(store, one).avatar is None
     assert view(store, two).avatar == renamed
@@ -280,7 +287,9 @@ def test_room_made_by_somebody_who_gives_up_wakes_the_next() -> None:
 def test_a_larger_pool_wakes_everybody() -> None:
     store, changed, members = waiting_store(4, max_instances=1)
     bigger = pool(max_instances=3)
-    store.apply(msgspec.structs.replace(bigger, metadata=msgspec.structs.replace(bigger.metadata, resource_version="2")))
+    store.apply(
+        msgspec.structs.replace(bigger, metadata=msgspec.structs.replace(bigger.metadata, resource_version="2"))
+    )
     assert {key(m) for m in members} <= set(changed)
     assert [view(store, m).admission.port for m in members] == [8615, 8615, 8615, None]
 
@@ -396,7 +405,9 @@ def things(draw: st.DrawFn) -> AnyObject:
     if kind is Pool:
         item: AnyObject = pool(draw(st.sampled_from(POOLS)), max_instances=draw(st.integers(1, 3)))
     elif kind is Avatar:
-        item = avatar(draw(st.sampled_from(AVATARS)), name=draw(st.sampled_from(["a", "b"])), created=ago(draw(st.integers(1, 3))))
+        item = avatar(
+            draw(st.sampled_from(AVATARS)), name=draw(st.sampled_from(["a", "b"])), created=ago(draw(st.integers(1, 3)))
+        )
     elif kind is Instance:
         name = draw(st.sampled_from(["i0", "i1", "i2", "i3"]))
         # What is immutable follows from the name and the UID.
@@ -407,9 +418,13 @@ def things(draw: st.DrawFn) -> AnyObject:
             retry_time=draw(st.sampled_from([None, ago(1), later(1)])),
         )
         item = instance(
-            name, AVATARS[which % 3], age=draw(st.integers(1, 3)), status=status, pool_ref=POOLS[which % 2],
+            name,
+            AVATARS[which % 3],
+            age=draw(st.integers(1, 3)),
+            status=status,
+            pool_ref=POOLS[which % 2],
             exclusive=which == 3,
-        )  # fmt: skip
+        )
     else:
         claim = service(server, draw(st.integers(8615, 8618)))
         item = claim if kind is Service else Pod(metadata=claim.metadata)
@@ -492,8 +507,8 @@ def compare(
             held[PoolKey(NAMESPACE, labels[names.LABEL_POOL])].add(int(labels[names.LABEL_PORT]))
     for pool_key, port in reserved.values():
         held[pool_key].add(port)
-    for pool_key in held:
-        assert store.held(pool_key) == held[pool_key]
+    for pool_key, ports in held.items():
+        assert store.held(pool_key) == ports
         turns = []
         for group in store.groups():
             found = store.view(group, NOW, NOTHING)
@@ -505,9 +520,14 @@ def compare(
         }
     for group in store.groups():
         one, other = store.view(group, NOW, NOTHING), fresh.view(group, NOW, NOTHING)
-        assert (one.members, one.pool, one.avatar, one.admission) == (other.members, other.pool, other.avatar, other.admission)
-        assert set(c.metadata.name for c in one.claims) == set(c.metadata.name for c in other.claims)
-        assert set(p.metadata.name for p in one.pods) == set(p.metadata.name for p in other.pods)
+        assert (one.members, one.pool, one.avatar, one.admission) == (
+            other.members,
+            other.pool,
+            other.avatar,
+            other.admission,
+        )
+        assert {c.metadata.name for c in one.claims} == {c.metadata.name for c in other.claims}
+        assert {p.metadata.name for p in one.pods} == {p.metadata.name for p in other.pods}
     for kind in (Pool, Avatar, Instance, Pod, Service):
         assert store.count(kind) == len([i for i in items if type(i) is kind])
         assert set(store.metas(kind)) == {(NAMESPACE, i.metadata.name) for i in items if type(i) is kind}

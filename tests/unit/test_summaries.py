@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from avatar_operator.domain.resources import (
     Avatar,
     AvatarStatus,
@@ -19,7 +20,6 @@ from avatar_operator.domain.resources import (
     Ports,
 )
 from avatar_operator.domain.summaries import LISTED_PORTS, avatar_patch, pool_patch
-
 from tests.unit.builders import NOW, ago, avatar, instance, later, pool
 
 
@@ -53,12 +53,24 @@ def test_a_new_pool_says_everything_once() -> None:
         pytest.param([], [], 7, {"queueLength": 7}, id="queue"),
         pytest.param([], [8617], 0, {"ports": {"used": 1, "free": 4, "inUse": [8617]}}, id="ports"),
         pytest.param(
-            [of("Running")], [], 0,
-            {"instances": {"running": 1, "starting": 0, "pending": 0, "failed": 0, "stopped": 0, "shared": 0, "draining": 0}},
+            [of("Running")],
+            [],
+            0,
+            {
+                "instances": {
+                    "running": 1,
+                    "starting": 0,
+                    "pending": 0,
+                    "failed": 0,
+                    "stopped": 0,
+                    "shared": 0,
+                    "draining": 0,
+                }
+            },
             id="instances",
         ),
     ],
-)  # fmt: skip
+)
 def test_only_what_differs(members: list[Instance], held: list[int], waiting: int, expected: dict[str, Any]) -> None:
     idle = applied(pool(), pool_patch(pool(), [], [], [], 0, NOW))
     assert pool_patch(idle, [], members, held, waiting, later(1)) == expected

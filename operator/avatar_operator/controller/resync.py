@@ -78,11 +78,12 @@ class Resync:
 
     async def compare(self) -> int:
         """Put right what differs from the API server; how many objects did."""
-        suspects = []
-        for resource, kind, selector in WATCHED:
-            for namespace in self._namespaces:
-                if found := await self._differing(resource, kind, namespace, selector):
-                    suspects.append((resource, kind, selector, namespace, found))
+        suspects = [
+            (resource, kind, selector, namespace, found)
+            for resource, kind, selector in WATCHED
+            for namespace in self._namespaces
+            if (found := await self._differing(resource, kind, namespace, selector))
+        ]
         if not suspects:
             return 0
         await asyncio.sleep(GRACE_SECONDS)

@@ -1,0 +1,48 @@
+"""Imports point one way: the contracts stand in pyproject.toml, [tool.importlinter]."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_contracts_hold(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    failed = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+    report = capsys.readouterr().out
+    assert not failed, report
+    assert "3 kept, 0 broken" in report, report
+
+
+def test_a_plan_asks_no_clock() -> None:
+    """`datetime` is allowed, for arithmetic: whoever asks it for the time has a clock."""
+    asking = [
+        f"{path.name}:{number}"
+        for path in (ROOT / "operator/avatar_operator/domain").glob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if ".now(" in line or ".utcnow(" in line or ".today(" in line
+    ]
+    assert asking == []
+
+
+def test_domain_is_imported_without_the_rest() -> None:
+    """Tools may use the decisions without aiohttp or kopf."""
+    code = (
+        "import sys; import avatar_operator.domain.plan; "
+        "print(*sorted(m for m in sys.modules if m.split('.')[0] in {'aiohttp', 'kopf', 'asyncio', 'yaml'}))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT / "operator",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert found.stdout.strip() == ""

@@ -94,7 +94,7 @@ def to_yuv(picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.ui
     values = picture.astype(np.float32)
     red, green, blue = values[..., 0], values[..., 1], values[..., 2]
     y = 16 + 0.25679 * red + 0.50413 * green + 0.09791 * blue
-    small = (values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]) / 4
+    small = (values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]) * np.float32(0.25)
     red, green, blue = small[..., 0], small[..., 1], small[..., 2]
     u = 128 - 0.14822 * red - 0.29099 * green + 0.43922 * blue
     v = 128 + 0.43922 * red - 0.36779 * green - 0.07143 * blue

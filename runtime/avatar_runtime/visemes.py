@@ -119,10 +119,14 @@ def loudness_curve(loudness: NDArray[np.float32]) -> Curve:
 
 
 def apply_loudness(curve: Curve, loudness: NDArray[np.float32]) -> Curve:
-    """Scale a phoneme curve's opening by the loudness: the same vowel is wider when it is loud."""
+    """Scale a phoneme curve's opening by the loudness: the same vowel is wider when it is loud.
+
+    The differences between vowels are made a little smaller: on a small picture a close vowel that is loud looks
+    wrong with lips that hardly part. Closures stay shut.
+    """
     count = min(len(curve), len(loudness))
     result = curve[:count].copy()
-    result[:, OPEN] *= 0.25 + 0.75 * loudness[:count] ** 0.8
+    result[:, OPEN] = result[:, OPEN].clip(min=0) ** 0.7 * (0.12 + 0.88 * loudness[:count])
     return result
 
 

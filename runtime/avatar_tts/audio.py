@@ -33,7 +33,7 @@ def resample(samples: "array[int]", source: int, target: int) -> "array[int]":
         taps = [padded[start + k :: down][:count] for k in range(4)]
         values = map(_mix, *taps, repeat(weights))
         column = array("h", values)
-        result[phase :: up] = column
+        result[phase::up] = column
     return result
 
 

@@ -35,10 +35,13 @@ async def _serve(host: str, port: int) -> int:
 
     from avatar_tts.espeak import Engine, EspeakError
     from avatar_tts.server import build
+    from avatar_tts.voices import DEFAULT
 
     log = logging.getLogger("avatar_tts")
     try:
         engine = Engine()
+        # The first sentence loads the dictionary, which takes as long as some hundred sentences: not a viewer's.
+        engine.speak("Ready.", DEFAULT)
     except EspeakError as error:
         sys.stderr.write(f"avatar_tts: {error}\n")
         return EX_CONFIG
@@ -66,7 +69,5 @@ async def _serve(host: str, port: int) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the server until SIGTERM. Returns the exit code: 0, 78 (configuration) or 98 (port in use)."""
     args = _parse(argv)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     return asyncio.run(_serve(args.host, args.port))

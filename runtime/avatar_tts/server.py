@@ -92,9 +92,7 @@ async def generate(request: web.Request) -> web.Response:
     voice = resolve(fields.get("voice"))
     loop = asyncio.get_running_loop()
     try:
-        speech, samples = await loop.run_in_executor(
-            request.app[LANE], _synthesise, request.app[ENGINE], text, voice
-        )
+        speech, samples = await loop.run_in_executor(request.app[LANE], _synthesise, request.app[ENGINE], text, voice)
     except EspeakError as error:
         log.exception("synthesis failed")
         return _error(500, str(error))

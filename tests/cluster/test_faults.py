@@ -153,6 +153,20 @@ async def test_a_slow_api_server_makes_nothing_double(world: World, proxy: Proxy
     assert len([c for c in proxy.writes("pods") if c.verb == "create"]) == 2
 
 
+async def test_answers_that_come_after_their_events_bring_nothing_back(
+    world: World, proxy: Proxy, operator_factory: MakeOperator, tmp_path: Path
+) -> None:
+    """An object whose deletion the watch has told already must not live on in the answer of a write."""
+    await operator_factory(proxy.kubeconfig(tmp_path / "kubeconfig")).start()
+    proxy.delay_answers(lambda call: call.writes, 0.4)
+    await _running(world)
+    await world.patch_pod("avatar-8615", {"phase": "Succeeded"})
+    await world.until("one", "having lost its pod", lambda s: s.get("restarts") == 1)
+    await world.phase("one", "Running", timeout=10)
+    await world.delete("one")
+    await world.nothing_left(timeout=10)
+
+
 async def test_watches_that_are_cut_come_back(world: World, proxy: Proxy, operator: Operator) -> None:
     await _running(world)
     assert proxy.cut_watches() >= 5

@@ -12,7 +12,7 @@ from avatar_client.session import AvatarSession
 from tests.conftest import Cluster
 from tests.e2e.conftest import SYSTEM, operator_pod, pause
 from tests.e2e.conftest import run as command
-from tests.support.api import until
+from tests.support.api import Json, until
 from tests.support.world import World
 
 IDLE = 4
@@ -98,17 +98,17 @@ async def test_a_crashed_runtime_restarts_in_place(real: World, cluster: Cluster
     kill = "import os, signal; os.kill(1, signal.SIGTERM); os.kill(1, signal.SIGTERM)"
     with contextlib.suppress(AssertionError):
         command(cluster, "kubectl", "-n", real.namespace, "exec", before["podName"], "--", "python3", "-c", kill)
-    await until(
-        "the container having restarted",
-        real.pods,
-        lambda pods: pods and pods[0]["status"]["containerStatuses"][0]["restartCount"] >= 1,
-        timeout=60,
-    )
+    await until("the container being ready again", real.pods, _restarted_and_ready, timeout=60)
     after = await real.phase("ada", "Running", timeout=60)
     assert after["port"] == before["port"]
     async with AvatarSession.connect(after["webrtcUrl"]) as session:
         await session.say("Here I am again.")
         await session.wait_speech_end(30)
+
+
+def _restarted_and_ready(pods: list[Json]) -> bool:
+    container = pods[0]["status"]["containerStatuses"][0]
+    return bool(container["restartCount"] >= 1 and container["ready"])
 
 
 async def test_more_users_than_sessions_are_told_so(real: World) -> None:

@@ -95,6 +95,7 @@ class Proxy:
         self._streams: list[_Stream] = []
         self._after: list[tuple[Match, Callable[[], None]]] = []
         self._stall_new = False
+        self._late: tuple[Match, float] = (lambda call: False, 0.0)
 
     async def __aenter__(self) -> Self:
         tls: Any = self._found.tls if self._found.tls is not None else True
@@ -147,6 +148,10 @@ class Proxy:
             await asyncio.sleep(seconds)
 
         return self._rule(Rule(match, act, times))
+
+    def delay_answers(self, match: Match, seconds: float) -> None:
+        """Forward at once, answer later: the watch tells of a write before its answer does."""
+        self._late = (match, seconds)
 
     def before(self, match: Match, do: Callable[[Call], Awaitable[None]], *, times: int = 1) -> Rule:
         """Do something (as another client would) right before a call is forwarded."""
@@ -229,6 +234,8 @@ class Proxy:
             if call.verb == "watch" and upstream.status == 200:
                 return await self._stream(request, call, upstream, kept)
             content = await upstream.read()
+        if self._late[0](call):
+            await asyncio.sleep(self._late[1])
         for item in list(self._after):
             match, kill = item
             if match(call):

@@ -8,7 +8,6 @@ that do what controller/reconciler.py and controller/executor.py do.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -570,8 +569,8 @@ class Model:
         moved = [self.progress(pod) for pod in self.all(Pod)]
         return any([self.collect_garbage(), *moved])
 
-    def settle(self, horizon: float = 0.0, until: Callable[[], bool] = lambda: False) -> None:
-        """Work and nodes' work until all is quiet, with timers of up to ``horizon`` seconds from now."""
+    def settle(self, horizon: float = 0.0) -> None:
+        """Work and nodes' work until all is quiet and ``horizon`` seconds have passed."""
         self.lagging = False
         self.deliver()
         end = self.now + timedelta(seconds=horizon)
@@ -581,7 +580,8 @@ class Model:
             if self.step():
                 continue
             due = min(self.timers.values(), default=None)
-            if until() or due is None or due > end:
+            if due is None or due > end:
+                self.now = max(self.now, end)
                 return
             self.now = max(self.now, due)
         raise AssertionError(f"never quiet; timers {self.timers}")

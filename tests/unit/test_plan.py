@@ -179,19 +179,49 @@ def test_then_pod_and_status_together() -> None:
     assert said["startTime"] == "2026-03-01T12:00:00Z"
 
 
-@pytest.mark.parametrize(("state", "asked"), [("pending", []), ("starting", ["ProbeReady"])])
-def test_then_only_a_question_while_it_starts(state: str, asked: list[str]) -> None:
+def awaited(state: str, age: float = 20, **fields: Any) -> GroupView:
+    """A group whose status says all that there is to say of a pod that starts."""
     one = starting(
         conditions=(
             condition("PortClaimed", "True", "Claimed", "Service avatar-8615", ago(60)),
             condition("Ready", "False", "Starting", "the runtime is starting", ago(60)),
         )
     )
-    made = pod([one], state=state, age=20)
-    result = plan(view(one, claims=(service(one),), pods=(made,)))
-    assert kinds(result.actions) == asked
+    return view(one, claims=(service(one),), pods=(pod([one], state=state, age=age),), **fields)
+
+
+def test_then_nothing_while_it_is_prepared() -> None:
+    result = plan(awaited("pending"))
+    assert result.actions == []
     assert result.wake is not None
     assert NOW < result.wake <= later(30)
+
+
+@pytest.mark.parametrize(
+    ("age", "asked", "wake"),
+    [
+        pytest.param(3, None, None, id="ask-at-once"),
+        pytest.param(3, ago(0.1), None, id="ask-again"),
+        pytest.param(3, ago(0.04), later(0.06), id="not-yet"),
+        pytest.param(20, ago(0.5), later(0.5), id="a-slow-start-is-asked-slowly"),
+        pytest.param(20, ago(1), None, id="a-slow-start-again"),
+    ],
+)
+def test_a_starting_runtime_is_asked_whether_it_serves(age: float, asked: Any, wake: Any) -> None:
+    result = plan(awaited("starting", age, runtime=RuntimeView(asked_at=asked)))
+    assert kinds(result.actions) == ([] if wake else ["ProbeReady"])
+    if wake:
+        assert result.wake == wake
+
+
+def test_its_answer_is_as_good_as_the_kubelet_s() -> None:
+    result = plan(awaited("starting", runtime=RuntimeView(asked_at=NOW, answered_at=NOW)))
+    assert patches(result)["one"]["phase"] == "Running"
+
+
+def test_an_old_answer_is_none() -> None:
+    result = plan(awaited("starting", runtime=RuntimeView(asked_at=ago(6), answered_at=ago(6))))
+    assert kinds(result.actions) == ["ProbeReady"]
 
 
 def test_then_ready() -> None:
@@ -693,20 +723,6 @@ def outdated(item: Instance, **fields: Any) -> GroupView:
     """The pool's image is newer than the pod."""
     made = pod([item], in_pool=pool(image="registry.example/runtime:0"))
     return view(item, claims=(service(item),), pods=(made,), **fields)
-
-
-def test_an_answer_of_the_runtime_is_as_good_as_the_kubelets_ready() -> None:
-    one = starting()
-    made = pod([one], state="starting", age=2)
-    result = plan(view(one, claims=(service(one),), pods=(made,), runtime=RuntimeView(answered_at=ago(1))))
-    assert patches(result)["one"]["phase"] == "Running"
-
-
-def test_an_old_answer_is_not() -> None:
-    one = starting()
-    made = pod([one], state="starting", age=20)
-    result = plan(view(one, claims=(service(one),), pods=(made,), runtime=RuntimeView(answered_at=ago(9))))
-    assert "phase" not in patches(result)["one"]
 
 
 def test_an_unused_outdated_pod_is_drained() -> None:

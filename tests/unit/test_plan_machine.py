@@ -25,7 +25,7 @@ from avatar_operator.domain.resources import (
 )
 from avatar_operator.domain.view import GroupKey
 from tests.unit.builders import avatar, pool
-from tests.unit.model import Model, assert_consistent, is_ready
+from tests.unit.model import Model, assert_consistent
 
 AVATARS = ["Ada", "Bob", "Cy", "Warm", "Late"]
 NAMES = [f"i{n}" for n in range(8)]
@@ -61,109 +61,100 @@ class Life(RuleBasedStateMachine):
 
     # ---- users ---------------------------------------------------------------------
 
+    @precondition(lambda self: len(self.model.all(Instance)) < len(NAMES))
     @rule(
-        name=st.sampled_from(NAMES),
-        of=st.sampled_from(AVATARS),
+        of=st.sampled_from([*AVATARS, "Ada", "Ada"]),
         exclusive=st.sampled_from([False] * 4 + [True]),
-        data=st.data(),
+        idle=st.sampled_from([InstanceIdle()] * 3 + [InstanceIdle(timeout_seconds=20), InstanceIdle(action="Sleep")]),
     )
-    def create_or_delete(self, name: str, of: str, exclusive: bool, data: st.DataObject) -> None:
-        if self.model.get(Instance, name) is not None:
-            self.model.delete(name)
-            return
-        idle = data.draw(
-            st.sampled_from(
-                [InstanceIdle(), InstanceIdle(), InstanceIdle(timeout_seconds=20), InstanceIdle(action="Sleep")]
-            )
-        )
+    def create(self, of: str, exclusive: bool, idle: InstanceIdle) -> None:
+        name = next(n for n in NAMES if self.model.get(Instance, n) is None)
         self.model.create(name, InstanceSpec(avatar_name=of, exclusive=exclusive, idle=idle))
 
-    @rule(name=st.sampled_from(NAMES), number=st.integers(0, 2))
-    def count(self, name: str, number: int) -> None:
-        item = self.model.get(Instance, name)
-        if item is not None and item.status.connections != number:
-            self.model.count_connections(name, number)
+    @precondition(lambda self: self.model.all(Instance))
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        self.model.delete(data.draw(st.sampled_from(self.model.all(Instance))).metadata.name)
 
-    @rule(limit=st.integers(1, 3))
-    def change_capacity(self, limit: int) -> None:
+    @precondition(lambda self: self.model.all(Instance))
+    @rule(data=st.data(), number=st.integers(0, 2))
+    def count(self, data: st.DataObject, number: int) -> None:
+        item = data.draw(st.sampled_from(self.model.all(Instance)))
+        if item.status.connections != number:
+            self.model.count_connections(item.metadata.name, number)
+
+    # ---- clients ----------------------------------------------------------------------
+
+    @precondition(lambda self: self.source == "Runtime" and self.model.runtimes)
+    @rule(data=st.data())
+    def open_page(self, data: st.DataObject) -> None:
+        """Where only status counts, a page that nobody counted is not seen: that is the setting's meaning."""
+        self.clients += 1
+        self.model.open_session(self.pick(data, serving=True), f"s{self.clients}")
+
+    @precondition(lambda self: any(r.sessions for r in self.model.runtimes.values()))
+    @rule(data=st.data())
+    def close_page(self, data: st.DataObject) -> None:
+        open_ones = [
+            (p, name)
+            for p in self.model.all(Pod)
+            if p.metadata.uid in self.model.runtimes
+            for name in self.model.runtimes[p.metadata.uid].sessions
+        ]
+        self.model.close_session(*data.draw(st.sampled_from(open_ones)))
+
+    # ---- administrators -----------------------------------------------------------------
+
+    @rule(what=st.sampled_from(["capacity", "capacity", "avatar"]), number=st.integers(1, 3))
+    def administrate(self, what: str, number: int) -> None:
         # Claims under way were allowed when they were sent.
-        if not self.flying and self.model.pool.spec.max_instances != limit:
-            self.model.change_pool(max_instances=limit)
-
-    @rule(tag=st.integers(1, 3))
-    def change_image(self, tag: int) -> None:
-        self.model.change_pool(runtime=PoolRuntime(image=f"registry.example/runtime:{tag}"))
-
-    @rule()
-    def the_late_avatar_comes(self) -> None:
-        if avatar("Late").metadata.name not in {a.metadata.name for a in self.model.avatars()}:
+        if what == "capacity" and not self.flying:
+            self.model.change_pool(max_instances=number)
+        elif what == "image":
+            self.model.change_pool(runtime=PoolRuntime(image=f"registry.example/runtime:{number}"))
+        elif what == "avatar" and len(self.model.avatars()) < len(AVATARS):
             self.model.add_avatar(avatar("Late"))
 
     # ---- nodes ----------------------------------------------------------------------
 
-    def pick(self, data: st.DataObject, *, ready: bool = False) -> Pod | None:
-        pods = [p for p in self.model.all(Pod) if is_ready(p) or not ready]
-        return data.draw(st.sampled_from(pods)) if pods else None
+    def pick(self, data: st.DataObject, *, serving: bool = False) -> Pod:
+        pods = [p for p in self.model.all(Pod) if not serving or p.metadata.uid in self.model.runtimes]
+        return data.draw(st.sampled_from(pods))
 
+    @precondition(lambda self: self.model.all(Pod))
     @rule(data=st.data())
     def progress(self, data: st.DataObject) -> None:
-        if (pod := self.pick(data)) is not None:
-            self.model.progress(pod)
+        self.model.progress(self.pick(data))
 
-    @rule()
-    def all_progress(self) -> None:
-        for pod in self.model.all(Pod):
-            self.model.progress(pod)
-
+    @precondition(lambda self: self.model.all(Pod))
     @rule(data=st.data(), how=st.sampled_from(["evicted", "exit78", "crashloop", "completed", "pull"]))
     def fail(self, data: st.DataObject, how: str) -> None:
         pod = self.pick(data)
-        if pod is not None and pod.metadata.deletion_timestamp is None:
+        if pod.metadata.deletion_timestamp is None:
             self.model.fail_pod(pod, how)
 
-    @rule(data=st.data())
-    def restart_container(self, data: st.DataObject) -> None:
-        if (pod := self.pick(data, ready=True)) is not None:
+    @precondition(lambda self: self.model.runtimes)
+    @rule(data=st.data(), crashes=st.booleans())
+    def trouble_a_runtime(self, data: st.DataObject, crashes: bool) -> None:
+        pod = self.pick(data, serving=True)
+        if crashes:
             self.model.restart_container(pod)
-
-    @rule(data=st.data(), by_force=st.booleans())
-    def delete_pod(self, data: st.DataObject, by_force: bool) -> None:
-        if (pod := self.pick(data)) is not None:
-            (self.model.lose_pod if by_force else self.model.end_pod)(pod)
-
-    @rule(data=st.data())
-    def delete_claim(self, data: st.DataObject) -> None:
-        # Not within the milliseconds in which its pod is on the way.
-        if (claims := self.model.all(Service)) and not self.flying:
-            self.model.lose_claim(data.draw(st.sampled_from(claims)).metadata.name)
-
-    @rule()
-    def collect_garbage(self) -> None:
-        self.model.collect_garbage()
-
-    # ---- clients ----------------------------------------------------------------------
-
-    @rule(data=st.data())
-    def open_page(self, data: st.DataObject) -> None:
-        # Where only status counts, a page that nobody counted is not seen: that is the setting's meaning.
-        pod = self.pick(data, ready=True) if self.source == "Runtime" else None
-        if pod is not None:
-            self.clients += 1
-            self.model.open_session(pod, f"s{self.clients}")
-
-    @rule(data=st.data())
-    def close_page(self, data: st.DataObject) -> None:
-        pod = self.pick(data, ready=True)
-        runtime = self.model.runtimes.get(pod.metadata.uid) if pod is not None else None
-        sessions = runtime.sessions if runtime is not None else {}
-        if pod is not None and sessions:
-            self.model.close_session(pod, data.draw(st.sampled_from(sorted(sessions))))
-
-    @rule(data=st.data())
-    def reach(self, data: st.DataObject) -> None:
-        if (pod := self.pick(data, ready=True)) is not None:
+        else:
             runtime = self.model.runtimes[pod.metadata.uid]
             runtime.reachable = not runtime.reachable
+
+    @precondition(lambda self: self.model.all(Pod))
+    @rule(data=st.data(), how=st.sampled_from(["delete", "force", "claim", "garbage"]))
+    def take_away(self, data: st.DataObject, how: str) -> None:
+        if how == "garbage":
+            self.model.collect_garbage()
+        elif how == "claim":
+            # Not within the milliseconds in which its pod is on the way.
+            if (claims := self.model.all(Service)) and not self.flying:
+                self.model.lose_claim(data.draw(st.sampled_from(claims)).metadata.name)
+        else:
+            pod = self.pick(data)
+            (self.model.lose_pod if how == "force" else self.model.end_pod)(pod)
 
     # ---- the operator -----------------------------------------------------------------
 
@@ -222,10 +213,11 @@ class Life(RuleBasedStateMachine):
         self.model.settle(seconds)
         assert_consistent(self.model)
 
-    @rule(seconds=st.sampled_from([0, 0, 61]))
-    def calm_again(self, seconds: float) -> None:
-        # Twice as likely as any trouble: what can go wrong late in a life needs a life.
-        self.calm(seconds)
+    @precondition(lambda self: self.model.queue)
+    @rule()
+    def calm_at_once(self) -> None:
+        """Twice as likely as any trouble: what can go wrong late in a life needs a life."""
+        self.calm(0)
 
     @rule(lagging=st.booleans(), events=st.integers(1, 3))
     def watch(self, lagging: bool, events: int) -> None:

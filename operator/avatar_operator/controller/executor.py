@@ -149,7 +149,7 @@ class Executor:
         # Gone, or another of the same name: either way this one is no more.
         with contextlib.suppress(NotFoundError, ConflictError):
             await self._client.delete(SERVICES, meta.namespace, meta.name, uid=meta.uid)
-        self._store.remove(Service, meta.namespace, meta.name, meta.uid)
+        self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
         log.info("released", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
 
     # ---- pods --------------------------------------------------------------------------
@@ -187,14 +187,14 @@ class Executor:
         try:
             raw = await self._client.delete(PODS, meta.namespace, meta.name, uid=meta.uid)
         except (NotFoundError, ConflictError):
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid)
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return
         log.info("deleted pod", extra={**_about(action.pod), "reason": action.reason, "group": key.id})
         pod = msgspec.json.decode(raw)
         if pod.get("kind") == "Pod" and pod["metadata"].get("deletionTimestamp"):
             self._store.apply(msgspec.convert(pod, Pod))
         else:
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid)
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
 
     async def _set_owners(self, action: SetOwners) -> None:
         meta = action.pod.metadata
@@ -203,7 +203,7 @@ class Executor:
             raw = await self._client.merge_patch(PODS, meta.namespace, meta.name, body)
             self._store.apply(msgspec.json.decode(raw, type=Pod))
         except NotFoundError:
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid)
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
         except ConflictError:
             raw = await self._client.get(PODS, meta.namespace, meta.name)
             self._store.apply(msgspec.json.decode(raw, type=Pod))
@@ -218,7 +218,7 @@ class Executor:
         try:
             raw = await self._client.merge_patch(INSTANCES, meta.namespace, meta.name, body, "status")
         except NotFoundError:
-            self._store.remove(Instance, meta.namespace, meta.name, meta.uid)
+            self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return
         except ConflictError:
             await self._read_again(action.instance)
@@ -279,14 +279,14 @@ class Executor:
                 action.event.message,
                 extra={"namespace": meta.namespace, "instance": meta.name, "port": instance.status.port},
             )
-        self._store.remove(Instance, meta.namespace, meta.name, meta.uid)
+        self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
 
     async def _read_again(self, instance: Instance) -> None:
         meta = instance.metadata
         try:
             raw = await self._client.get(INSTANCES, meta.namespace, meta.name)
         except NotFoundError:
-            self._store.remove(Instance, meta.namespace, meta.name, meta.uid)
+            self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return
         self._store.apply(msgspec.json.decode(raw, type=Instance))
 

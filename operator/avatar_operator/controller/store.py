@@ -40,6 +40,8 @@ class AvatarKey(NamedTuple):
 Key = GroupKey | PoolKey | AvatarKey
 ObjectId = tuple[str, str]
 _QUARANTINE = "quarantine"
+# So many deletions are remembered: an answer that was on its way when its object went must not bring it back.
+TOMBSTONES = 8192
 Turn = tuple[datetime, str, GroupKey]
 
 
@@ -93,6 +95,7 @@ class Store:
         self._objects: dict[type[AnyObject], dict[ObjectId, AnyObject]] = {
             kind: {} for kind in (Pool, Avatar, Instance, Pod, Service)
         }
+        self._gone: dict[str, int] = {}
         self._groups: dict[GroupKey, Group] = {}
         self._pool_groups: dict[PoolKey, set[GroupKey]] = defaultdict(set)
         self._avatars: dict[ObjectId, dict[str, Avatar]] = defaultdict(dict)
@@ -106,7 +109,9 @@ class Store:
     # ---- feeding -------------------------------------------------------------------
 
     def apply(self, item: AnyObject) -> bool:
-        """Take in a state of an object; False when a newer one is known already."""
+        """Take in a state of an object; False when a newer one, or its deletion, is known already."""
+        if _version(item.metadata) <= self._gone.get(item.metadata.uid, -1):
+            return False
         objects, key = self._objects[type(item)], _id(item.metadata)
         known = objects.get(key)
         if known is not None:
@@ -118,14 +123,26 @@ class Store:
         self._link(item)
         return True
 
-    def remove(self, kind: type[AnyObject], namespace: str, name: str, uid: str = "") -> bool:
-        """Forget an object; with ``uid`` only that one, not a namesake made since."""
+    def remove(self, kind: type[AnyObject], namespace: str, name: str, uid: str = "", version: str = "") -> bool:
+        """Forget an object; with ``uid`` only that one, not a namesake made since.
+
+        ``version``: the resourceVersion of its deletion, or of the last state
+        known before it. No state up to that is taken in again.
+        """
+        self._bury(uid, int(version or 0))
         known = self._objects[kind].get((namespace, name))
         if known is None or (uid and known.metadata.uid != uid):
             return False
         del self._objects[kind][namespace, name]
         self._unlink(known)
         return True
+
+    def _bury(self, uid: str, version: int) -> None:
+        if uid and version > self._gone.get(uid, 0):
+            self._gone.pop(uid, None)
+            self._gone[uid] = version
+            if len(self._gone) > TOMBSTONES:
+                del self._gone[next(iter(self._gone))]
 
     def metas(self, kind: type[AnyObject]) -> dict[ObjectId, Meta]:
         """Metadata of everything known of a kind, for comparison with a LIST."""

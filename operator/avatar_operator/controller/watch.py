@@ -91,7 +91,7 @@ def _handler(resource: Resource, kind: type[AnyObject], store: Store, resync: Re
         item = event["object"]
         if event["type"] == "DELETED":
             meta = item["metadata"]
-            store.remove(kind, meta.get("namespace", ""), meta["name"], meta["uid"])
+            store.remove(kind, meta.get("namespace", ""), meta["name"], meta["uid"], meta.get("resourceVersion", ""))
         else:
             resync.take(resource, kind, item)
 

@@ -154,11 +154,10 @@ async def _measure(options: argparse.Namespace, bench: Bench) -> Json:
             instances.append(took[1])
             print(f"\r{turn - options.warmup + 1}/{options.runs}", end="", flush=True)
     print()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "bench": "cold_start",
         "node": "kwok" if options.fake else "kubelet",
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "runs": options.runs,
         "pair_ms": _spread(pairs),
@@ -166,6 +165,11 @@ async def _measure(options: argparse.Namespace, bench: Bench) -> Json:
         "ratio_p50": round(statistics.median(instances) / statistics.median(pairs), 3),
         "added_p50_ms": round((statistics.median(instances) - statistics.median(pairs)) * 1000, 1),
     }
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def _by_hand(pool: Pool, avatar: Avatar) -> tuple[Json, Json]:

@@ -8,6 +8,7 @@ that do what controller/reconciler.py and controller/executor.py do.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -100,6 +101,8 @@ class Model:
         self.drained: dict[str, int] = {}
         self.unseen: list[tuple[type[AnyObject], str]] = []
         self.lagging = False
+        # Called before each action: what others do in that very moment.
+        self.meddle: Callable[[Action], None] = lambda action: None
         self.writes: list[str] = []
         self.restart()
         self._put(pool)
@@ -366,6 +369,7 @@ class Model:
         """Carry out the actions of one plan, in any order."""
         pool = self.prepare(key, actions)
         for action in order.sample(actions, len(actions)) if order else actions:
+            self.meddle(action)
             self.perform(key, pool, action)
 
     def prepare(self, key: GroupKey, actions: list[Action]) -> PoolKey:

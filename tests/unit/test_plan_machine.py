@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from avatar_operator.controller.store import PoolKey
-from avatar_operator.domain.actions import Action
+from avatar_operator.domain.actions import (
+    Action,
+    DeleteInstance,
+    PatchStatus,
+    ProbeActivity,
+    SetDraining,
+)
 from avatar_operator.domain.resources import (
     Instance,
     InstanceIdle,
@@ -29,6 +35,7 @@ from tests.unit.model import Model, assert_consistent
 
 AVATARS = ["Ada", "Bob", "Cy", "Warm", "Late"]
 NAMES = [f"i{n}" for n in range(8)]
+DECISIVE = (DeleteInstance, ProbeActivity, SetDraining)
 WAITS = [0.3, 1, 4, 6, 31, 61, 130, 400]
 
 
@@ -52,12 +59,17 @@ class Life(RuleBasedStateMachine):
         action=st.sampled_from(["Delete", "Sleep"]),
         source=st.sampled_from(["Runtime", "Runtime", "Connections"]),
         idle_seconds=st.booleans(),
+        crowd=st.lists(st.sampled_from(AVATARS), max_size=5),
     )
-    def begin(self, action: str, source: str, idle_seconds: bool) -> None:
+    def begin(self, action: str, source: str, idle_seconds: bool, crowd: list[str]) -> None:
         self.source = source
         idle = PoolIdle(timeout_seconds=60, action=action, activity_source=source)
         known = [avatar(a, keep_warm=a == "Warm") for a in AVATARS if a != "Late"]
         self.model = Model(pool(ports=Ports(base=8615, count=3), idle=idle), known, says_idle_seconds=idle_seconds)
+        for name, of in enumerate(crowd):
+            self.model.create(NAMES[name], InstanceSpec(avatar_name=of))
+        self.model.settle()
+        assert_consistent(self.model)
 
     # ---- users ---------------------------------------------------------------------
 
@@ -182,7 +194,7 @@ class Life(RuleBasedStateMachine):
             self.flying[key] = InFlight(self.model.prepare(key, result.actions), result.actions)
 
     @precondition(lambda self: self.flying)
-    @rule(data=st.data(), random=st.randoms(use_true_random=False))
+    @rule(data=st.data(), random=st.randoms(use_true_random=True))
     def land(self, data: st.DataObject, random: Any) -> None:
         key = data.draw(st.sampled_from(sorted(self.flying)))
         sent = self.flying.pop(key)
@@ -190,7 +202,7 @@ class Life(RuleBasedStateMachine):
             self.model.perform(key, sent.pool, action)
         self.model.queue[key] = None
 
-    @rule(random=st.randoms(use_true_random=False))
+    @rule(random=st.randoms(use_true_random=True))
     def crash(self, random: Any) -> None:
         """The process is killed: some of its requests have landed, some never will."""
         for key, sent in self.flying.items():
@@ -212,6 +224,45 @@ class Life(RuleBasedStateMachine):
         self.land_all()
         self.model.settle(seconds)
         assert_consistent(self.model)
+
+    @rule(seconds=st.sampled_from([0, 10, 61, 61, 130]), random=st.randoms(use_true_random=True))
+    def busy(self, seconds: float, random: Any) -> None:
+        """Clients come and go between one request of the operator and the next."""
+        self.land_all()
+        left = 4
+
+        def meddle(action: Action) -> None:
+            nonlocal left
+            if left and random.random() < (0.5 if isinstance(action, DECISIVE) else 0.1):
+                left -= 1
+                self.meddle(action, random)
+
+        self.model.meddle = meddle
+        self.model.settle(seconds)
+        self.model.meddle = lambda action: None
+        self.model.settle()
+        assert_consistent(self.model)
+
+    def meddle(self, action: Action, random: Any) -> None:
+        """A client does something, by choice where the operator is just about to act."""
+        instances = self.model.all(Instance)
+        pods = [p for p in self.model.all(Pod) if p.metadata.uid in self.model.runtimes]
+        if isinstance(action, (SetDraining, ProbeActivity)) and action.pod.metadata.uid in self.model.runtimes:
+            pods = [action.pod]
+        elif isinstance(action, (DeleteInstance, PatchStatus)) and random.random() < 0.5:
+            instances = [i for i in instances if i.metadata.uid == action.instance.metadata.uid]
+        runtime = self.model.runtimes[random.choice(pods).metadata.uid] if pods else None
+        if instances and (runtime is None or self.source != "Runtime" or random.random() < 0.3):
+            one = random.choice(instances)
+            self.model.count_connections(one.metadata.name, 1 - min(1, one.status.connections))
+        elif runtime is not None and not isinstance(action, DeleteInstance) and random.random() < 0.5:
+            runtime.reachable = not runtime.reachable
+        elif runtime is not None and runtime.sessions and random.random() < 0.5:
+            runtime.sessions.popitem()
+            runtime.idle_since = self.model.now
+        elif pods and self.source == "Runtime":
+            self.clients += 1
+            self.model.open_session(random.choice(pods), f"s{self.clients}")
 
     @precondition(lambda self: self.model.queue)
     @rule()

@@ -109,8 +109,6 @@ def _plain(value: Any) -> Any:
     plain = msgspec.to_builtins(value)
     if isinstance(plain, tuple):
         return list(plain)
-    if isinstance(plain, tuple):
-        plain = list(plain)
     return None if plain == "" else plain
 
 

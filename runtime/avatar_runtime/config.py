@@ -75,7 +75,12 @@ def _parser(env: Mapping[str, str]) -> _Parser:
     parser.add_argument("--stun", default="", metavar="URI", help="STUN server; none by default")
     parser.add_argument("--connect_timeout", type=float, default=30, help="seconds from offer to media")
     parser.add_argument("--peer_timeout", type=float, default=15, help="seconds of silence after which a peer is dead")
-    parser.add_argument("--drain_seconds", type=float, default=30, help="wait for sessions after SIGTERM")
+    parser.add_argument(
+        "--drain_seconds",
+        type=float,
+        default=env.get("AVATAR_DRAIN_SECONDS") or "30",
+        help="wait for sessions after SIGTERM",
+    )
     parser.add_argument("--log_level", default="info", choices=("debug", "info", "warning", "error"))
     for names in _IGNORED:
         parser.add_argument(*names, help="accepted for LiveTalking's sake; not used")

@@ -64,7 +64,7 @@ def test_names_categories_and_status(file: Path) -> None:
     assert (spec["group"], spec["scope"], spec["names"]["plural"]) == (GROUP, "Namespaced", file.stem)
     short_names = {"avatarinstances": ["avi"], "avatars": ["av"], "avatarpools": ["avp"]}
     assert spec["names"]["shortNames"] == short_names[file.stem]
-    assert spec["names"]["categories"] == ["avatars"]
+    assert spec["names"]["categories"] == ["avatar-operator"]
     (version,) = spec["versions"]
     assert version["name"] == "v1alpha1"
     assert version["subresources"] == {"status": {}}

@@ -103,6 +103,7 @@ class Model:
         self.lagging = False
         # Called before each action: what others do in that very moment.
         self.meddle: Callable[[Action], None] = lambda action: None
+        self.patience = MAX_PASSES
         self.writes: list[str] = []
         self.restart()
         self._put(pool)
@@ -355,7 +356,7 @@ class Model:
         if isinstance(key, AvatarKey):
             return
         history = []
-        for _ in range(MAX_PASSES):
+        for _ in range(self.patience):
             result = self.observe(key)
             if result is None or not result.actions:
                 if result is not None and result.wake is not None:
@@ -363,7 +364,7 @@ class Model:
                 return
             history.append(result.actions)
             self.act(key, result.actions)
-        raise AssertionError(f"no fixpoint in {MAX_PASSES} passes: {history}")
+        raise AssertionError(f"no fixpoint in {self.patience} passes: {history}")
 
     def act(self, key: GroupKey, actions: list[Action], order: random.Random | None = None) -> None:
         """Carry out the actions of one plan, in any order."""

@@ -62,7 +62,11 @@ def expected(**changes: Any) -> dict[str, Any]:
             "--tts=edgetts",
             "--listenport=8615",
         ],
-        "env": [{"name": "AVATAR_NAME", "value": "Ada"}, {"name": "AVATAR_PORT", "value": "8615"}],
+        "env": [
+            {"name": "AVATAR_NAME", "value": "Ada"},
+            {"name": "AVATAR_PORT", "value": "8615"},
+            {"name": "AVATAR_DRAIN_SECONDS", "value": "30"},
+        ],
         "ports": [{"name": "signalling", "containerPort": 8615, "hostPort": 8615, "protocol": "TCP"}],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -245,6 +249,7 @@ def with_data(source: dict[str, Any], sub_path: str = "") -> dict[str, Any]:
                     "env": [
                         {"name": "AVATAR_NAME", "value": "Ada"},
                         {"name": "AVATAR_PORT", "value": "8615"},
+                        {"name": "AVATAR_DRAIN_SECONDS", "value": "0"},
                         {"name": "TZ", "value": "UTC"},
                     ],
                     "volumeMounts": [{"name": "models", "mountPath": "/models"}],

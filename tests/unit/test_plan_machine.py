@@ -31,7 +31,7 @@ from avatar_operator.domain.resources import (
 )
 from avatar_operator.domain.view import GroupKey
 from tests.unit.builders import avatar, pool
-from tests.unit.model import Model, assert_consistent
+from tests.unit.model import MAX_PASSES, Model, assert_consistent
 
 AVATARS = ["Ada", "Bob", "Cy", "Warm", "Late"]
 NAMES = [f"i{n}" for n in range(8)]
@@ -237,9 +237,10 @@ class Life(RuleBasedStateMachine):
                 left -= 1
                 self.meddle(action, random)
 
-        self.model.meddle = meddle
+        # Each of them may begin a decision anew.
+        self.model.meddle, self.model.patience = meddle, (left + 1) * MAX_PASSES
         self.model.settle(seconds)
-        self.model.meddle = lambda action: None
+        self.model.meddle, self.model.patience = lambda action: None, MAX_PASSES
         self.model.settle()
         assert_consistent(self.model)
 

@@ -7,6 +7,7 @@ route: the session list stands in for the first, and a missing second is no erro
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,8 @@ import aiohttp
 import msgspec
 
 from avatar_operator.domain.view import Activity
+
+log = logging.getLogger(__name__)
 
 # LiveTalking joins render threads on its event loop (about a second each), so
 # an answer may take a while (research: runtime 2.3).
@@ -68,11 +71,14 @@ class RuntimeProbe:
             return False
 
     async def set_draining(self, host: str, port: int, *, draining: bool) -> str:
-        """Why the runtime could not be told; empty = it was, or it has no such route (stock LiveTalking)."""
+        """Why the runtime could not be reached; empty = told, or it has no such route (stock LiveTalking)."""
         url = f"{_base(host, port)}/api/admin/drain"
         try:
             await self._json("POST", url, {"drain": draining})
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except ValueError as error:
+            # It answers and cannot do it: no better and no worse than one without the route.
+            log.warning("%s drain=%s: %s", url, draining, error)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return f"{url}: {type(error).__name__} {error}".strip()
         return ""
 

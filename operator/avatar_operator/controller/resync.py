@@ -20,9 +20,9 @@ from avatar_operator.domain.resources import AnyObject
 from avatar_operator.kube.client import PARTIAL_LIST, KubeClient, Resource
 from avatar_operator.kube.errors import ApiError, NotFoundError
 
-from .kinds import WATCHED
 from .metrics import Metrics
 from .store import ObjectId, Store
+from .watched import WATCHED
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from avatar_operator.domain.names import GROUP
 from avatar_operator.domain.resources import AnyObject
 from avatar_operator.kube.client import Resource
 
-from .kinds import WATCHED
 from .metrics import Metrics
 from .resync import Resync
 from .store import Store
+from .watched import WATCHED
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):

@@ -147,6 +147,8 @@ def _container(pool: Pool, settings: Settings, port: int, mounts: list[Json]) ->
         "env": [
             {"name": "AVATAR_NAME", "value": settings.avatar_name},
             {"name": "AVATAR_PORT", "value": str(port)},
+            # Not a flag: LiveTalking refuses flags that it does not know.
+            {"name": "AVATAR_DRAIN_SECONDS", "value": str(pool.spec.termination.drain_seconds)},
             *runtime.env,
         ],
         "ports": ports,

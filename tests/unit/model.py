@@ -31,7 +31,7 @@ from avatar_operator.domain.actions import (
     SetOwners,
 )
 from avatar_operator.domain.names import LABEL_GROUP, LABEL_PORT, claim_name, group_id
-from avatar_operator.domain.plan import plan, wants_to_run
+from avatar_operator.domain.plan import BELIEVE_SECONDS, plan, wants_to_run
 from avatar_operator.domain.resources import (
     AnyObject,
     Avatar,
@@ -574,7 +574,7 @@ class Model:
         moved = [self.progress(pod) for pod in self.all(Pod)]
         return any([self.collect_garbage(), *moved])
 
-    def settle(self, horizon: float = 0.0) -> None:
+    def settle(self, horizon: float = BELIEVE_SECONDS) -> None:
         """Work and nodes' work until all is quiet and ``horizon`` seconds have passed."""
         self.lagging = False
         self.deliver()
@@ -638,7 +638,9 @@ def assert_consistent(model: Model) -> None:
     for one in sorted(instances, key=lambda i: i.age_key):
         groups.setdefault(group(one), []).append(one)
         if wants_to_run(one) and check(one, model.pool, avatars.get(one.spec.avatar_name)) is not None:
-            assert one.status.phase == "Failed", one
+            # What it refers to may still be on its way.
+            young = model.now < one.age_key[0] + timedelta(seconds=BELIEVE_SECONDS)
+            assert one.status.phase == "Failed" or (young and not one.status.phase), one
     for service in model.all(Service):
         name = service.metadata.name
         assert name in pods, f"{name} is a claim that leaked"

@@ -104,7 +104,7 @@ def test_an_idle_instance_is_collected_and_nothing_is_left() -> None:
     model = make()
     model.create("one", InstanceSpec(avatar_name="A0"))
     model.settle()
-    model.settle(IDLE - 2)
+    model.settle(IDLE - 5)
     assert phases(model) == {"one": "Running"}
     model.settle(10)
     assert (model.all(Instance), model.all(Pod), model.all(Service)) == ([], [], [])

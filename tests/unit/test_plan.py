@@ -220,7 +220,7 @@ def test_its_answer_is_as_good_as_the_kubelet_s() -> None:
 
 
 def test_an_old_answer_is_none() -> None:
-    result = plan(awaited("starting", runtime=RuntimeView(asked_at=ago(6), answered_at=ago(6))))
+    result = plan(awaited("starting", runtime=RuntimeView(asked_at=ago(8), answered_at=ago(8))))
     assert kinds(result.actions) == ["ProbeReady"]
 
 
@@ -725,8 +725,18 @@ def outdated(item: Instance, **fields: Any) -> GroupView:
     return view(item, claims=(service(item),), pods=(made,), **fields)
 
 
+def test_an_outdated_pod_is_asked_first_who_uses_it() -> None:
+    assert kinds(plan(outdated(serving())).actions) == ["ProbeActivity"]
+
+
+@pytest.mark.parametrize("sessions", [1, None])
+def test_an_outdated_pod_that_somebody_uses_or_may_use_is_left_alone(sessions: int | None) -> None:
+    result = plan(outdated(serving(), runtime=RuntimeView(seen(sessions))))
+    assert all(said.get("phase") != "Draining" for said in patches(result).values())
+
+
 def test_an_unused_outdated_pod_is_drained() -> None:
-    (action,) = plan(outdated(serving())).actions
+    (action,) = plan(outdated(serving(), runtime=RuntimeView(seen(0)))).actions
     assert isinstance(action, PatchStatus)
     assert action.exact
     assert (action.status["phase"], action.status["reason"]) == ("Draining", "Outdated")

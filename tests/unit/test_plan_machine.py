@@ -117,7 +117,7 @@ class Life(RuleBasedStateMachine):
 
     # ---- administrators -----------------------------------------------------------------
 
-    @rule(what=st.sampled_from(["capacity", "capacity", "avatar"]), number=st.integers(1, 3))
+    @rule(what=st.sampled_from(["capacity", "capacity", "avatar", "image"]), number=st.integers(1, 3))
     def administrate(self, what: str, number: int) -> None:
         # Claims under way were allowed when they were sent.
         if what == "capacity" and not self.flying:

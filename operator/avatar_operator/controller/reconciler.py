@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 # A plan that asks for more passes than this chases its own tail; it continues after a pause.
 MAX_PASSES = 12
 # A pool's status and queue positions follow its instances at this distance at most.
-POOL_PERIOD_SECONDS = 1.0
+POOL_PERIOD_SECONDS = 2.0
 
 
 class Reconciler:

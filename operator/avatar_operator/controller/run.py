@@ -76,13 +76,15 @@ async def run(options: Options) -> None:
         executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port)
         reconciler = Reconciler(queue, store, executor, client, metrics)
         resync = Resync(client, store, metrics, options.namespaces, options.resync)
-        await _run_parts(options, found.server, session, store, metrics, reconciler, recorder, resync)
+        # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.
+        watching = credentials.open_session(found, f"avatar-operator/{__version__}", session)
+        login = kopf.AiohttpSession(server=found.server, aiohttp_session=watching)
+        await _run_parts(options, login, store, metrics, reconciler, recorder, resync)
 
 
 async def _run_parts(
     options: Options,
-    server: str,
-    session: aiohttp.ClientSession,
+    login: kopf.AiohttpSession,
     store: Store,
     metrics: Metrics,
     reconciler: Reconciler,
@@ -103,7 +105,6 @@ async def _run_parts(
     try:
         if not await _load(resync, stop):
             return
-        login = kopf.AiohttpSession(server=server, aiohttp_session=session)
         parts = {
             "resync": resync.run(),
             "events": recorder.run(),
@@ -116,7 +117,7 @@ async def _run_parts(
         await asyncio.wait([*tasks, *flags], return_when=asyncio.FIRST_COMPLETED)
         # kopf has taken the signals over by now, and would take 5 s to end by them.
         _take_signals(stop)
-        log.info("running", extra={"version": __version__, "server": server, "pid": os.getpid()})
+        log.info("running", extra={"version": __version__, "server": login.server, "pid": os.getpid()})
         await asyncio.wait([*tasks, flags[1]], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             # A signal that kopf got ends it without an error.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from .clock import ceil
 from .resources import InstanceStatus
 from .view import Activity
 
@@ -64,7 +65,7 @@ def look(
         return _by_status(status, now, timeout)
     if status.idle_deadline is None:
         return _not_running(status, activity, now, timeout, beat)
-    return _running(status, status.idle_deadline, activity, now, timeout, beat)
+    return _running(status, _revised(status.idle_deadline, now, timeout), activity, now, timeout, beat)
 
 
 def _by_status(status: InstanceStatus, now: datetime, timeout: int) -> Clock:
@@ -72,7 +73,13 @@ def _by_status(status: InstanceStatus, now: datetime, timeout: int) -> Clock:
     if status.idle_deadline is None:
         deadline = now + timedelta(seconds=timeout)
         return Clock(deadline, now if since else None, next_look=deadline)
-    return Clock(status.idle_deadline, since, collect=now >= status.idle_deadline, next_look=status.idle_deadline)
+    deadline = _revised(status.idle_deadline, now, timeout)
+    return Clock(deadline, since, collect=now >= deadline, next_look=deadline)
+
+
+def _revised(deadline: datetime, now: datetime, timeout: int) -> datetime:
+    """The deadline after the timeout was lowered: a whole timeout from now, not the old one's end."""
+    return min(deadline, ceil(now + timedelta(seconds=timeout)))
 
 
 def _not_running(status: InstanceStatus, activity: Activity | None, now: datetime, timeout: int, beat: int) -> Clock:

@@ -24,10 +24,13 @@ from .clock import floor
 from .failure import fail
 from .names import LABEL_PORT
 from .podstate import PodPhase, PodState, classify
-from .resources import Avatar, AvatarSpec, Instance, Meta, Pod, Service
+from .resources import Avatar, AvatarSpec, Instance, LastTermination, Meta, Pod, Service
 from .settings import check, resolve
 from .status import NO_POD, Desired, planned, say
 from .view import GroupView
+
+# What a new instance refers to may come this much later (seconds) before it counts as missing.
+BELIEVE_SECONDS = 2
 
 # Phases of a pod in which its container runs: an answer of the runtime itself is as good as the kubelet's Ready.
 _UP = (PodPhase.STARTING, PodPhase.UNREADY)
@@ -99,6 +102,11 @@ def _refuse(view: GroupView, refused: Iterable[Instance], result: Plan) -> None:
     for member in refused:
         problem = check(member, view.pool, view.avatar)
         if problem is None:
+            continue
+        believed = (member.metadata.creation_timestamp or view.now) + timedelta(seconds=BELIEVE_SECONDS)
+        if problem.reason in ("PoolNotFound", "AvatarNotFound") and not member.status.phase and view.now < believed:
+            # Applied together with it, and on its way to us by another watch.
+            result.wake_at(believed)
             continue
         desired = Desired(
             "Failed",
@@ -177,13 +185,12 @@ def _wait_for_end(view: GroupView, members: list[Instance], result: Plan) -> Non
     for member in members:
         if member.status.phase == "Failed":
             continue
-        desired = Desired(
-            "Pending",
-            reason,
-            message,
-            {**NO_POD, "queuePosition": None},
-            (("Ready", "False", reason, message),),
-        )
+        fields = {**NO_POD, "queuePosition": None}
+        if member.status.ready_time is not None:
+            # Nobody here deleted it: kubectl did, or a drain of its node.
+            why = f"pod {member.status.pod_name} was deleted"
+            fields["lastTermination"] = LastTermination(time=floor(view.now), reason="PodDeleted", message=why)
+        desired = Desired("Pending", reason, message, fields, (("Ready", "False", reason, message),))
         say(view.now, member, desired, result)
 
 
@@ -288,7 +295,7 @@ def _run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> No
     if state.phase is PodPhase.FAILED:
         result.actions.append(DeletePod(pod, state.reason))
         fail(view, members, state, result)
-    elif state.phase is PodPhase.READY or (state.phase in _UP and serving.answers(view)):
+    elif state.phase is PodPhase.READY or (state.phase in _UP and serving.answers_until(view, pod) is not None):
         serving.serve(serving.Case(view, pool, members, pod, settings), result)
     else:
         serving.wait(serving.Case(view, pool, members, pod, settings), state, result)

@@ -159,6 +159,14 @@ def started_at(pod: Pod) -> datetime | None:
     return None
 
 
+def running_since(pod: Pod) -> datetime | None:
+    """When the container that runs now was started; None while none runs."""
+    for container in pod.status.container_statuses:
+        if container.name == RUNTIME_CONTAINER and container.state.running is not None:
+            return container.state.running.started_at
+    return None
+
+
 def _why_unready(container: ContainerStatus) -> tuple[str, str]:
     ended = container.state.terminated or container.last_state.terminated
     if container.state.running is None and ended is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from . import leak as leaks
 from . import objects
@@ -11,7 +11,7 @@ from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity
 from .clock import ceil, floor
 from .idle import Clock, look
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
-from .podstate import PodPhase, PodState, started_at
+from .podstate import PodPhase, PodState, running_since, started_at
 from .resources import GpuStatus, Instance, LastTermination, Pod, Pool
 from .settings import Settings, check, resolve
 from .status import NO_POD, Desired, say
@@ -26,7 +26,7 @@ LOOK_AGAIN_SECONDS = 5
 ASK_SECONDS = 0.1
 # After so many seconds of starting it is loading a model: every second will do.
 ASK_SLOWLY_AFTER_SECONDS = 10
-# So long an answer to us stands in for the kubelet's Ready, which follows within its probe's period.
+# So long, and two periods of the kubelet's probe, an answer to us stands in for the kubelet's Ready.
 ANSWER_SECONDS = 5
 
 _ASLEEP = "asleep; raising status.connections wakes it"
@@ -106,10 +106,18 @@ def _ask_whether_it_serves(case: Case, age: float, result: Plan) -> None:
         result.wake_at(asked + interval)
 
 
-def answers(view: GroupView) -> bool:
-    """Whether the runtime has just answered us, though the kubelet may not know it yet."""
-    answered = view.runtime.answered_at
-    return answered is not None and view.now - answered < timedelta(seconds=ANSWER_SECONDS)
+def answers_until(view: GroupView, pod: Pod) -> datetime | None:
+    """Until when an answer of the runtime stands in for the kubelet's Ready; None = there is none.
+
+    Only an answer that the container gave which runs now, and only as long as
+    the kubelet's own probe may take to find it out.
+    """
+    answered, begun = view.runtime.answered_at, running_since(pod)
+    if answered is None or begun is None or answered < begun or view.pool is None:
+        return None
+    period = view.pool.spec.runtime.probes.period_seconds
+    until = answered + timedelta(seconds=ANSWER_SECONDS + 2 * period)
+    return until if view.now < until else None
 
 
 def serve(case: Case, result: Plan) -> None:
@@ -125,9 +133,8 @@ def serve(case: Case, result: Plan) -> None:
 
 def _in_service(case: Case, result: Plan) -> None:
     runtime = case.view.runtime
-    if runtime.answered_at is not None and answers(case.view):
-        # By then the kubelet must say so too.
-        result.wake_at(runtime.answered_at + timedelta(seconds=ANSWER_SECONDS))
+    # By then the kubelet must say so too.
+    result.wake_at(answers_until(case.view, case.pod))
     if runtime.draining or (runtime.activity is not None and runtime.activity.draining):
         # Left over from a drain that was called off, perhaps by another process.
         result.actions.append(SetDraining(case.pod, case.port, draining=False))
@@ -146,15 +153,29 @@ def _in_service(case: Case, result: Plan) -> None:
     running = case.server.status.phase == "Running"
     if running and leak.correct:
         _correct_count(case, result)
-    elif running and (clock.collect or (not case.counted and _outdated(case))):
-        _begin_drain(case, "Idle" if clock.collect else "Outdated", result)
+    elif running and clock.collect:
+        _begin_drain(case, "Idle", result)
+    elif running and _outdated(case) and _unused(case, result):
+        _begin_drain(case, "Outdated", result)
     elif running and clock.probe:
         # What status says next depends on the answer.
         result.actions.append(ProbeActivity(case.pod, case.port))
     else:
         _say_running(case, clock, result, leak.condition)
-        if running and leak.probe:
+        if running and leak.probe and not any(isinstance(a, ProbeActivity) for a in result.actions):
             result.actions.append(ProbeActivity(case.pod, case.port))
+
+
+def _unused(case: Case, result: Plan) -> bool:
+    """Whether nobody uses it, as far as anybody knows now; asks once a beat while that is open."""
+    if case.counted or not case.settings.count_from_runtime:
+        return not case.counted
+    seen, now = case.view.runtime.activity, case.view.now
+    if seen is None or now >= seen.at + timedelta(seconds=case.beat):
+        result.actions.append(ProbeActivity(case.pod, case.port))
+        return False
+    result.wake_at(seen.at + timedelta(seconds=case.beat))
+    return seen.sessions == 0
 
 
 def _leak(case: Case) -> leaks.Leak:
@@ -337,8 +358,10 @@ def _group_timeout(case: Case) -> int:
     avatar, pool = case.view.avatar, case.pool
     if avatar is None:
         return pool.spec.idle.timeout_seconds
-    each = [resolve(m, pool, avatar) for m in case.members if check(m, pool, avatar) is None]
-    if not each or not all(s.collects for s in each):
+    # One that asks for more than the pool allows has no say, unless it is all there is.
+    allowed = [m for m in case.members if check(m, pool, avatar) is None] or case.members
+    each = [resolve(m, pool, avatar) for m in allowed]
+    if not all(s.collects for s in each):
         return 0
     return max(s.idle_timeout for s in each)
 

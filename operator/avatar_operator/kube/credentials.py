@@ -112,17 +112,23 @@ def _bytes(entry: dict[str, Any], field: str, base: Path) -> bytes | None:
     return None
 
 
-def open_session(credentials: Credentials, user_agent: str) -> aiohttp.ClientSession:
-    """A session that sends the current token with every request."""
+def open_session(
+    credentials: Credentials, user_agent: str, shared: aiohttp.ClientSession | None = None
+) -> aiohttp.ClientSession:
+    """A session that sends the current token with every request.
+
+    With ``shared`` it uses that session's connections, and closing it leaves them open.
+    """
 
     async def authorise(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         if token := credentials.bearer():
             request.headers["Authorization"] = f"Bearer {token}"
         return await send(request)
 
-    connector = aiohttp.TCPConnector(limit=0, ssl=credentials.tls if credentials.tls is not None else True)
+    tls = credentials.tls if credentials.tls is not None else True
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=shared.connector if shared is not None else aiohttp.TCPConnector(limit=0, ssl=tls),
+        connector_owner=shared is None,
         headers={"User-Agent": user_agent},
         middlewares=(authorise,),
         timeout=aiohttp.ClientTimeout(total=None, connect=5, sock_connect=5),

@@ -108,6 +108,7 @@ async def _run_parts(
         parts = {
             "resync": resync.run(),
             "events": recorder.run(),
+            "streams": _until_closed(login.aiohttp_session),
             **{f"worker-{n}": reconciler.work() for n in range(WORKERS)},
             # The last one: kopf cancels, when it ends, every task that was started after it.
             "watch": watch.run(store, resync, metrics, login, options.namespaces, watching),
@@ -133,6 +134,17 @@ async def _run_parts(
                 log.warning("did not end in time: %s", ", ".join(t.get_name() for t in hanging))
         await runner.cleanup()
         log.info("stopped")
+
+
+async def _until_closed(session: aiohttp.ClientSession) -> None:
+    """End when kopf has closed the session of its streams.
+
+    It does so when one of them fails beyond repair, and may then wait for ever
+    to be let in again: a process that looks alive and hears nothing.
+    """
+    while not session.closed:  # noqa: ASYNC110 - aiohttp has no event for it
+        await asyncio.sleep(0.5)
+    raise OperatorError("a watch failed beyond repair (its error is above)")
 
 
 def _take_signals(stop: asyncio.Event) -> None:

@@ -11,10 +11,10 @@ PYTEST_ARGS ?=
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: bootstrap ## the main job, watched: cluster, images, chart, a speaking avatar, collection (first time about 15 min)
+demo: bootstrap ## the main job, watched: cluster, images, chart, a speaking avatar, collection (first time 10 to 17 min)
 	@$(PYTHON) -m demo
 
-test: bootstrap ## the whole test suite, on real clusters of its own (first time about 30 min)
+test: bootstrap ## the whole test suite, on real clusters of its own (10 min; the first time as long as demo, and 10 min)
 	@scripts/test $(PYTEST_ARGS)
 
 check: bootstrap lint types unit ## the fast inner loop: lint, types, unit tests (under a minute)

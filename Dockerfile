@@ -6,7 +6,7 @@
 #
 # Three optional secrets carry what a build behind a proxy or a private mirror needs, and end up in no layer:
 # ca (a CA bundle, at /run/secrets/ca), pip (a pip.conf), apt (an apt.conf); the latter two may name the first.
-ARG BASE=docker.io/library/debian:bookworm-slim
+ARG BASE=debian:bookworm-slim
 
 # ---------------------------------------------------------------- Python, from Debian's packages
 FROM ${BASE} AS python

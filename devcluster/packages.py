@@ -8,6 +8,7 @@ from devcluster.errors import DevclusterError
 from devcluster.process import run
 from devcluster.progress import step
 
+_APT_INSTALL = Path(__file__).resolve().parents[1] / "scripts" / "apt-install"
 CNI_FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
 # What must be found on the path, and the package that brings it.
 _PROGRAMS = {
@@ -49,7 +50,6 @@ def ensure_packages() -> None:
             f"The native provider needs {', '.join(packages)}, and this machine has no apt-get.",
             "Install them with your own package manager, or take --provider kind or control-plane.",
         )
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     with step(f"installing {', '.join(packages)} (apt-get, half a minute)"):
         # Debian's containerd package would start a containerd of its own, which nobody asked for.
         policy = Path("/usr/sbin/policy-rc.d")
@@ -58,12 +58,7 @@ def ensure_packages() -> None:
             policy.write_text("#!/bin/sh\nexit 101\n")
             policy.chmod(0o755)
         try:
-            run(["apt-get", "update", "-q"], timeout=300, env=quiet)
-            run(
-                ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages],
-                timeout=900,
-                env=quiet,
-            )
+            run([str(_APT_INSTALL), *packages], timeout=1800)
         finally:
             if own_policy:
                 policy.unlink()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from avatar_operator.controller.executor import Memory
 from avatar_operator.controller.store import AvatarKey, Key, PoolKey, Store
 from avatar_operator.domain.actions import (
     Action,
@@ -52,7 +53,7 @@ from avatar_operator.domain.resources import (
     Waiting,
 )
 from avatar_operator.domain.settings import check
-from avatar_operator.domain.view import Activity, GroupKey, RuntimeView
+from avatar_operator.domain.view import Activity, GroupKey
 from tests.unit.builders import NAMESPACE, NOW
 
 MAX_PASSES = 12
@@ -67,19 +68,6 @@ class Runtime:
     draining: bool = False
     reachable: bool = True
     idle_since: datetime = NOW
-
-
-@dataclass
-class Remembered:
-    """controller.executor.Memory."""
-
-    pod_uid: str = ""
-    runtime: RuntimeView = field(default_factory=RuntimeView)
-    rejection: tuple[str, str] | None = None
-
-    def about(self, pod: Pod) -> None:
-        if self.pod_uid != pod.metadata.uid:
-            self.pod_uid, self.runtime = pod.metadata.uid, RuntimeView()
 
 
 class Model:
@@ -318,7 +306,7 @@ class Model:
 
     def restart(self) -> None:
         """A new process: everything is listed, nothing is remembered."""
-        self.memory: dict[GroupKey, Remembered] = {}
+        self.memory: dict[GroupKey, Memory] = {}
         self.queue: dict[Key, None] = {}
         self.timers: dict[Key, datetime] = {}
         self.unseen = []
@@ -332,7 +320,7 @@ class Model:
 
     def observe(self, key: GroupKey) -> Plan | None:
         """One plan for a group, as the reconciler makes it; None when the group is gone."""
-        memory = self.memory.setdefault(key, Remembered())
+        memory = self.memory.setdefault(key, Memory())
         self.store.refresh(key, self.now)
         if self.store.pool_of(key) is None:
             del self.memory[key]
@@ -380,12 +368,12 @@ class Model:
         for action in actions:
             if isinstance(action, CreateClaim):
                 self.store.reserve(key, pool, action.port)
-        self.memory.setdefault(key, Remembered()).rejection = None
+        self.memory.setdefault(key, Memory()).rejection = None
         return pool
 
     def perform(self, key: GroupKey, pool: PoolKey, action: Action) -> None:
         """Carry out one action, as controller.executor does."""
-        memory = self.memory.setdefault(key, Remembered())
+        memory = self.memory.setdefault(key, Memory())
         match action:
             case CreateClaim(port, body):
                 self._create_claim(port, body)
@@ -441,7 +429,7 @@ class Model:
             self._drop(Service, name, tell=False)
         self.store.remove(Service, NAMESPACE, name, service.metadata.uid)
 
-    def _create_pod(self, key: GroupKey, memory: Remembered, body: dict[str, Any]) -> None:
+    def _create_pod(self, key: GroupKey, memory: Memory, body: dict[str, Any]) -> None:
         made = body["metadata"]
         name = made["name"]
         self._wrote("POST", Pod, name)

@@ -219,10 +219,6 @@ class Store:
         group = self._groups.get(key)
         return group.pool if group else None
 
-    def groups_of(self, pool: PoolKey) -> set[GroupKey]:
-        """The groups of a pool."""
-        return self._pool_groups.get(pool, set())
-
     def groups(self) -> list[GroupKey]:
         """All groups."""
         return list(self._groups)

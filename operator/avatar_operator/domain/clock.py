@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from datetime import datetime, timedelta
 
 
 def floor(when: datetime) -> datetime:

@@ -26,7 +26,7 @@ from .names import LABEL_PORT
 from .podstate import PodPhase, PodState, classify
 from .resources import Avatar, AvatarSpec, Instance, LastTermination, Meta, Pod, Service
 from .settings import check, resolve
-from .status import NO_POD, Desired, planned, say
+from .status import ASLEEP, NO_POD, Desired, planned, say
 from .view import GroupView
 
 # What a new instance refers to may come this much later (seconds) before it counts as missing.
@@ -127,7 +127,7 @@ def _settle_asleep(view: GroupView, result: Plan) -> None:
                 member.status.reason,
                 member.status.message,
                 {**NO_POD, "queuePosition": None},
-                (("Ready", "False", "Stopped", "asleep; raising status.connections wakes it"),),
+                (ASLEEP,),
             )
             say(view.now, member, desired, result)
 

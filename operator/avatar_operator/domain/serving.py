@@ -14,7 +14,7 @@ from .names import ANNOTATION_TEMPLATE, LABEL_PORT
 from .podstate import PodPhase, PodState, running_since, started_at
 from .resources import GpuStatus, Instance, LastTermination, Pod, Pool
 from .settings import Settings, check, resolve
-from .status import NO_POD, Desired, say
+from .status import ASLEEP, NO_POD, Desired, say
 from .view import GroupView
 
 # How long a decision to drain may take before a user should wonder (seconds).
@@ -28,8 +28,6 @@ ASK_SECONDS = 0.1
 ASK_SLOWLY_AFTER_SECONDS = 10
 # So long, and two periods of the kubelet's probe, an answer to us stands in for the kubelet's Ready.
 ANSWER_SECONDS = 5
-
-_ASLEEP = "asleep; raising status.connections wakes it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +343,7 @@ def _collect(case: Case, result: Plan) -> None:
             continue
         last = LastTermination(time=floor(now), reason="Idle", message=message, idle_seconds=idle)
         fields = {**NO_POD, "restarts": 0, "lastTermination": last}
-        conditions = (("Ready", "False", "Stopped", _ASLEEP), ("PortClaimed", "False", "Stopped", "released"))
+        conditions = (ASLEEP, ("PortClaimed", "False", "Stopped", "released"))
         # By compare-and-swap: a connection counted in this very moment wins.
         say(now, member, Desired("Stopped", "Idle", message, fields, conditions), result, event, exact=True)
 

@@ -29,6 +29,9 @@ NO_POD: Json = {
     "sharedWith": None,
 }
 
+# The Ready condition of an instance that sleeps.
+ASLEEP = ("Ready", "False", "Stopped", "asleep; raising status.connections wakes it")
+
 
 @dataclass(frozen=True, slots=True)
 class Desired:

@@ -19,9 +19,11 @@ from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError
 from avatar_operator.kube.events import Recorder
+from avatar_operator.process import http
 
-from . import http, watch
+from . import watch
 from .executor import Executor
+from .health import Health
 from .metrics import Metrics, StoreCollector
 from .probe import RuntimeProbe
 from .queue import WorkQueue
@@ -99,7 +101,7 @@ async def _run_parts(
         return next((f"{t.get_name()} has ended" for t in tasks if t.done() and not stop.is_set()), "")
 
     try:
-        runner = await http.serve(options.listen, metrics.registry, http.Health(resync, reconciler, failed))
+        runner = await http.serve(options.listen, metrics.registry, Health(resync, reconciler, failed))
     except OSError as error:
         raise OperatorError(f"cannot listen on {options.listen} (--listen): {error}") from error
     try:

@@ -1,0 +1,50 @@
+"""/metrics, /healthz and /readyz of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+
+class Health(Protocol):
+    """The truth behind the two health pages; an empty string = all is well."""
+
+    def dead(self) -> str:
+        """What a restart would cure."""
+        ...
+
+    def unready(self) -> str:
+        """What keeps the process from doing its work."""
+        ...
+
+
+async def serve(listen: str, registry: CollectorRegistry, health: Health) -> web.AppRunner:
+    """Serve on ``host:port``; the caller cleans the runner up."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def answer(ask: Callable[[], str]) -> Callable[[web.Request], object]:
+        async def handle(_: web.Request) -> web.Response:
+            problem = ask()
+            return web.Response(status=503 if problem else 200, text=f"{problem or 'ok'}\n")
+
+        return handle
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/metrics", metrics),
+            web.get("/healthz", answer(health.dead)),  # type: ignore[arg-type]
+            web.get("/readyz", answer(health.unready)),  # type: ignore[arg-type]
+        ]
+    )
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    host, _, port = listen.rpartition(":")
+    await web.TCPSite(runner, host.strip("[]") or None, int(port), reuse_address=True).start()
+    return runner

@@ -18,6 +18,7 @@ async def serve(config: RuntimeConfig, avatar: Avatar) -> None:
     """Serve the avatar until SIGTERM has been answered. `OSError` when the port cannot be had."""
     service = Service(config, avatar)
     signals = _Signals()
+    service.gpus.look()
     async with service.tts:
         drawn = asyncio.create_task(service.prepare())
         runner = web.AppRunner(build(service), access_log=None, shutdown_timeout=2)

@@ -13,6 +13,7 @@ from avatar_runtime import motion
 from avatar_runtime.avatar import Avatar
 from avatar_runtime.config import DEFAULT_VOICE, RuntimeConfig
 from avatar_runtime.features import Mouth
+from avatar_runtime.gpus import GpuView
 from avatar_runtime.renderer import Picture, Renderer
 from avatar_runtime.session import Session
 from avatar_runtime.sessions import Registry, State
@@ -39,6 +40,7 @@ class Service:
         self.registry = Registry(self.max_session, time.monotonic())
         self.sessions: dict[str, Session] = {}
         self.tts = TtsClient(config.tts_server, self.voice)
+        self.gpus = GpuView()
         self._renderer = Renderer(avatar)
         # The renderer belongs to one thread, and a new shape takes too long for the event loop.
         self._artist = ThreadPoolExecutor(1, thread_name_prefix="artist")
@@ -146,6 +148,7 @@ class Service:
             "idle_seconds": round(self.registry.idle_seconds(time.monotonic()), 3),
             "speaking": sum(s.speaking for s in self.sessions.values()),
             "avatar": self.avatar.name,
+            **({} if self.gpus.seen is None else {"gpus": self.gpus.seen}),
         }
 
     def listed(self) -> list[dict[str, Any]]:

@@ -138,14 +138,14 @@ async def test_a_crash_loop_ends_in_failed_with_the_logs_tail(world: World, oper
     await world.pool(
         runtime={
             "podLabels": {"avatars.test/crash": "true"},
-            "podAnnotations": {"avatars.test/exit-message": "CUDA out of memory"},
+            "podAnnotations": {"avatars.test/exit-message": "no such model"},
         },
         health={"failures": 1},
     )
     await world.avatar("ada")
     await world.instance("one")
     status = await world.phase("one", "Failed", reason="CrashLoop")
-    assert "CUDA out of memory" in status["message"]
+    assert "no such model" in status["message"]
     await world.nothing_left()
 
 

@@ -75,8 +75,10 @@ def test_lint_has_nothing_to_say(helm: Run) -> None:
     assert "[WARNING]" not in done.stdout
 
 
-def test_the_server_takes_what_the_chart_renders(helm: Run, server: Run) -> None:
-    rendered = helm("template", "demo", str(CHART), "--namespace", "avatar-operator")
+@pytest.mark.parametrize("agent", ["false", "true"])
+def test_the_server_takes_what_the_chart_renders(helm: Run, server: Run, agent: str) -> None:
+    args = ("--namespace", "avatar-operator", "--set", f"agent.enabled={agent}")
+    rendered = helm("template", "demo", str(CHART), *args)
     done = server("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=rendered.stdout)
     assert done.returncode == 0, done.stderr
     for name in ("avatarpool.avatars.virtualtutor.io/default", "avatar.avatars.virtualtutor.io/ada"):
@@ -104,6 +106,12 @@ def test_chart_brings_the_definitions_as_they_are(helm: Run) -> None:
         ("pools.Bad_Name.maxInstances=3", ["Bad_Name"]),
         ("watchNamespaces={Not A Namespace}", ["/watchNamespaces/0"]),
         ("metrics.service.port=70000", ["/metrics/service/port", "maximum"]),
+        ("rbac.node=false", ["/rbac", "node"]),
+        ("agent.enable=true", ["/agent", "enable"]),
+        ("agent.thresholds.temperature=90", ["/agent/thresholds", "temperature"]),
+        ("agent.thresholds.memoryPercent=101", ["/agent/thresholds/memoryPercent", "maximum"]),
+        ("agent.periodSeconds=0", ["/agent/periodSeconds", "minimum"]),
+        ("agent.extraEnv[0].value=x", ["/agent/extraEnv/0", "name"]),
     ],
 )
 def test_a_typo_in_the_values_is_named(helm: Run, setting: str, words: list[str]) -> None:
@@ -122,26 +130,65 @@ def test_every_value_has_a_comment_and_a_schema() -> None:
 
 
 def test_least_privileges(render: Callable[..., list[dict[str, Any]]]) -> None:
-    role = named(render(), "ClusterRole")["demo-avatar-operator"]
-    granted = {
+    granted = grants(named(render(), "ClusterRole")["demo-avatar-operator"])
+    assert not [entry for entry in granted if "*" in entry]
+    assert not [entry for entry in granted if entry[1] in {"secrets", "nodes", "namespaces", "pods/exec"}]
+    assert {verb for _, resource, verb in granted if resource == "avatarpools"} == {"get", "list", "watch"}
+
+
+def grants(role: dict[str, Any]) -> set[tuple[str, str, str]]:
+    """What a role allows, one verb each."""
+    return {
         (group, resource, verb)
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert not [entry for entry in granted if "*" in entry]
-    assert not [entry for entry in granted if entry[1] in {"secrets", "nodes", "namespaces", "pods/exec"}]
-    assert {verb for _, resource, verb in granted if resource == "avatarpools"} == {"get", "list", "watch"}
+
+
+READ = ("get", "list", "watch")
+NODES = {
+    *(("", "nodes", verb) for verb in READ),
+    *(("avatars.virtualtutor.io", "gpunodes", verb) for verb in READ),
+    ("avatars.virtualtutor.io", "gpunodes/status", "patch"),
+    ("resource.k8s.io", "resourceslices", "get"),
+    ("resource.k8s.io", "resourceslices", "list"),
+}
+
+
+@pytest.mark.parametrize("scope", [(), ("--set", "watchNamespaces={a,b}")], ids=["all", "two"])
+def test_what_is_in_no_namespace_is_a_role_of_its_own(
+    render: Callable[..., list[dict[str, Any]]], scope: tuple[str, ...]
+) -> None:
+    documents = render(*scope, "--set", "rbac.aggregate=false")
+    role = named(documents, "ClusterRole")["demo-avatar-operator-nodes"]
+    assert grants(role) == NODES
+    (subject,) = named(documents, "ClusterRoleBinding")["demo-avatar-operator-nodes"]["subjects"]
+    assert subject["name"] == "demo-avatar-operator"
+    others = [r for r in documents if r["kind"] in ("Role", "ClusterRole") and r is not role]
+    assert others
+    for other in others:
+        assert not grants(other) & NODES
+        claims = {verb for _, resource, verb in grants(other) if resource == "resourceclaims"}
+        assert claims == {*READ, "create", "delete"}
+    assert "--no-nodes" not in operator_args(documents)
+
+
+def operator_args(documents: list[dict[str, Any]]) -> list[str]:
+    (container,) = named(documents, "Deployment")["demo-avatar-operator"]["spec"]["template"]["spec"]["containers"]
+    args: list[str] = container["args"]
+    return args
 
 
 def test_namespaced_installation_grants_nothing_cluster_wide(render: Callable[..., list[dict[str, Any]]]) -> None:
-    documents = render("--set", "watchNamespaces={a,b}", "--set", "rbac.aggregate=false")
+    off = ("--set", "rbac.aggregate=false", "--set", "rbac.nodes=false")
+    documents = render("--set", "watchNamespaces={a,b}", *off)
     assert {document["metadata"]["namespace"] for document in documents if document["kind"] == "Role"} == {"a", "b"}
     assert not named(documents, "ClusterRole")
     assert not named(documents, "ClusterRoleBinding")
-    (container,) = named(documents, "Deployment")["demo-avatar-operator"]["spec"]["template"]["spec"]["containers"]
-    args = container["args"]
+    args = operator_args(documents)
+    assert "--no-nodes" in args, "the operator must know that it may not read them"
     assert [args[index + 1] for index, arg in enumerate(args) if arg == "--namespace"] == ["a", "b"]
 
 
@@ -152,8 +199,15 @@ def test_who_may_edit_a_namespace_may_not_choose_what_runs(render: Callable[...,
 
 
 def test_pods_meet_the_restricted_standard(render: Callable[..., list[dict[str, Any]]]) -> None:
-    for deployment in named(render(), "Deployment").values():
-        pod = deployment["spec"]["template"]["spec"]
+    """All but the agent's shared process ids, which no level but privileged allows."""
+    documents = render("--set", "agent.enabled=true")
+    workloads = [document for document in documents if document["kind"] in ("Deployment", "DaemonSet")]
+    assert len(workloads) == 3
+    for workload in workloads:
+        pod = workload["spec"]["template"]["spec"]
+        assert not {"hostNetwork", "hostIPC"} & set(pod)
+        assert "hostPID" not in pod or workload["kind"] == "DaemonSet"
+        assert not [volume for volume in pod.get("volumes", []) if "hostPath" in volume]
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
@@ -164,8 +218,140 @@ def test_pods_meet_the_restricted_standard(render: Callable[..., list[dict[str, 
             assert "limits" in container["resources"]
 
 
+# ---- the agent ------------------------------------------------------------------------
+
+
+AGENT = ("--set", "agent.enabled=true")
+
+
+def agent_pod(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    pod: dict[str, Any] = named(documents, "DaemonSet")["demo-avatar-operator-agent"]["spec"]["template"]["spec"]
+    return pod
+
+
+def test_no_agent_unless_asked_for(render: Callable[..., list[dict[str, Any]]]) -> None:
+    assert not [document for document in render() if document["metadata"]["name"].endswith(("-agent", "agent-metrics"))]
+
+
+def test_agent_sees_gpus_and_the_nodes_processes(render: Callable[..., list[dict[str, Any]]]) -> None:
+    pod = agent_pod(render(*AGENT))
+    assert (pod["hostPID"], pod["runtimeClassName"]) == (True, "nvidia")
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    (container,) = pod["containers"]
+    env = {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+    assert env == {
+        "NODE_NAME": {"fieldRef": {"fieldPath": "spec.nodeName"}},
+        "NVIDIA_VISIBLE_DEVICES": "all",
+        "NVIDIA_DRIVER_CAPABILITIES": "utility",
+    }
+    assert container["args"][0] == "agent"
+    assert not [arg for arg in container["args"] if not arg]
+    assert (container["readinessProbe"]["httpGet"]["path"], container["livenessProbe"]["httpGet"]["path"]) == (
+        "/readyz",
+        "/healthz",
+    )
+    assert "runtimeClassName" not in agent_pod(render(*AGENT, "--set", "agent.runtimeClassName="))
+
+
+@pytest.mark.parametrize("command", ["run", "agent"])
+def test_programs_know_the_options_that_the_chart_gives(
+    render: Callable[..., list[dict[str, Any]]], command: str
+) -> None:
+    documents = render(*AGENT, "--set", "rbac.nodes=false", "--set", "watchNamespaces={a}")
+    args = operator_args(documents) if command == "run" else agent_pod(documents)["containers"][0]["args"]
+    assert args[0] == command
+    program = [sys.executable, "-m", "avatar_operator", command, "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "COLUMNS": "200", "NO_COLOR": "1"}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for arg in args:
+        assert not arg.startswith("--") or arg in done.stdout, f"{command} has no {arg}:\n{done.stdout}"
+
+
+def test_agent_takes_what_a_cluster_needs(render: Callable[..., list[dict[str, Any]]]) -> None:
+    given = {
+        "agent.nodeSelector.nvidia\\.com/gpu\\.present": '"true"',
+        "agent.extraEnv[0].name": "PYTHONPATH",
+        "agent.extraEnv[0].value": "/fake",
+        "agent.extraVolumes[0].name": "fake",
+        "agent.extraVolumes[0].configMap.name": "fake-nvml",
+        "agent.extraVolumeMounts[0].name": "fake",
+        "agent.extraVolumeMounts[0].mountPath": "/fake",
+        "agent.extraArgs[0]": "--more",
+        "agent.priorityClassName": "system-node-critical",
+        "agent.securityContext.privileged": "true",
+        "agent.periodSeconds": "3",
+        "agent.thresholds.temperatureCelsius": "70",
+    }
+    pod = agent_pod(render(*AGENT, *(part for key, value in given.items() for part in ("--set", f"{key}={value}"))))
+    (container,) = pod["containers"]
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.present": '"true"'}
+    assert {"name": "PYTHONPATH", "value": "/fake"} in container["env"]
+    assert {"name": "fake", "configMap": {"name": "fake-nvml"}} in pod["volumes"]
+    assert {"name": "fake", "mountPath": "/fake"} in container["volumeMounts"]
+    assert container["args"][-1] == "--more"
+    assert pod["priorityClassName"] == "system-node-critical"
+    assert container["securityContext"] == {"privileged": True}
+    for option, value in (("--period-seconds", "3"), ("--temperature-celsius", "70")):
+        assert container["args"][container["args"].index(option) + 1] == value
+
+
+def test_agent_may_write_its_report_and_no_more(render: Callable[..., list[dict[str, Any]]]) -> None:
+    documents = render(*AGENT, "--set", "watchNamespaces={a}", "--set", "rbac.aggregate=false")
+    group = "avatars.virtualtutor.io"
+    assert grants(named(documents, "ClusterRole")["demo-avatar-operator-agent"]) == {
+        *((group, "gpunodes", verb) for verb in ("get", "create", "patch")),
+        (group, "gpunodes/status", "patch"),
+        ("", "nodes", "get"),
+        *((events, "events", verb) for events in ("", "events.k8s.io") for verb in ("create", "patch")),
+    }
+    (subject,) = named(documents, "ClusterRoleBinding")["demo-avatar-operator-agent"]["subjects"]
+    assert subject["name"] == agent_pod(documents)["serviceAccountName"] == "demo-avatar-operator-agent"
+
+
+def test_services_do_not_take_each_others_pods(render: Callable[..., list[dict[str, Any]]]) -> None:
+    documents = render(*AGENT)
+    workloads = [document for document in documents if document["kind"] in ("Deployment", "DaemonSet")]
+    labels = {w["metadata"]["name"]: w["spec"]["template"]["metadata"]["labels"].items() for w in workloads}
+    behind = {
+        name: [pod for pod, has in labels.items() if service["spec"]["selector"].items() <= has]
+        for name, service in named(documents, "Service").items()
+    }
+    assert behind == {
+        "demo-avatar-operator-metrics": ["demo-avatar-operator"],
+        "demo-avatar-operator-agent-metrics": ["demo-avatar-operator-agent"],
+        "avatar-tts": ["avatar-tts"],
+    }
+    assert named(documents, "Service")["demo-avatar-operator-agent-metrics"]["spec"]["clusterIP"] == "None"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["pools.default.gpu.mode=VisibleDevices"], ["WARNING: pool default", "agent.enabled is\nfalse"]),
+        (["pools.a.gpu.mode=HAMi", "pools.b.gpu.mode=DRA"], ["WARNING: pool a is", "--set agent.enabled=true"]),
+        (
+            ["pools.a.gpu.mode=HAMi", "agent.enabled=true", "rbac.nodes=false"],
+            ["WARNING: pool a is", "rbac.nodes is\nfalse"],
+        ),
+        (["pools.default.gpu.mode=VisibleDevices", "agent.enabled=true"], []),
+        (["pools.default.gpu.mode=DevicePlugin"], []),
+        ([], []),
+    ],
+)
+def test_notes_warn_of_pools_that_see_no_memory(helm: Run, settings: list[str], words: list[str]) -> None:
+    given = [part for setting in settings for part in ("--set", setting)]
+    done = helm("install", "demo", str(CHART), "--dry-run=client", *given)
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("\nNOTES:")[2]
+    assert ("WARNING" in notes) == bool(words), notes
+    for word in words:
+        assert word in notes, notes
+    assert ("kubectl get gpun" in notes) == ("agent.enabled=true" in settings), notes
+
+
 def test_nothing_needs_the_operator_to_die(render: Callable[..., list[dict[str, Any]]]) -> None:
-    for document in render():
+    for document in render(*AGENT):
         assert "finalizers" not in document["metadata"]
         assert "helm.sh/hook" not in document["metadata"].get("annotations", {})
 
@@ -189,10 +375,19 @@ def test_manifests_are_what_the_chart_says(search_path: str) -> None:
 
 
 def test_the_server_takes_the_kustomization_and_the_samples(server: Run) -> None:
-    base = server("apply", "--dry-run=server", "--validate=strict", "-k", str(ROOT / "manifests" / "base"))
-    assert base.returncode == 0, base.stderr
+    for folder in ("base", "agent"):
+        base = server("apply", "--dry-run=server", "--validate=strict", "-k", str(ROOT / "manifests" / folder))
+        assert base.returncode == 0, base.stderr
     samples = server("apply", "--dry-run=server", "--validate=strict", "-f", str(SAMPLES))
     assert samples.returncode == 0, samples.stderr
+
+
+def test_there_is_a_sample_for_each_gpu_mode() -> None:
+    objects = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(SAMPLES.glob("avatarpool-*.yaml"))]
+    schema = yaml.safe_load((ROOT / "crds" / "avatarpools.yaml").read_text(encoding="utf-8"))
+    spec = schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    modes = spec["properties"]["gpu"]["properties"]["mode"]["enum"]
+    assert {item["spec"]["gpu"]["mode"] for item in objects} == set(modes)
 
 
 def test_samples_fit_each_other() -> None:

@@ -52,8 +52,8 @@ def nodes(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     return ((path, node) for path, node in walk(schema_of(load(file))) if path != ".metadata")
 
 
-def test_the_three_resources_are_there() -> None:
-    assert [file.stem for file in FILES] == ["avatarinstances", "avatarpools", "avatars"]
+def test_the_resources_are_there() -> None:
+    assert [file.stem for file in FILES] == ["avatarinstances", "avatarpools", "avatars", "gpunodes"]
 
 
 @EACH_FILE
@@ -61,8 +61,9 @@ def test_names_categories_and_status(file: Path) -> None:
     crd = load(file)
     spec = crd["spec"]
     assert crd["metadata"]["name"] == f"{file.stem}.{GROUP}"
-    assert (spec["group"], spec["scope"], spec["names"]["plural"]) == (GROUP, "Namespaced", file.stem)
-    short_names = {"avatarinstances": ["avi"], "avatars": ["av"], "avatarpools": ["avp"]}
+    scope = "Cluster" if file.stem == "gpunodes" else "Namespaced"
+    assert (spec["group"], spec["scope"], spec["names"]["plural"]) == (GROUP, scope, file.stem)
+    short_names = {"avatarinstances": ["avi"], "avatars": ["av"], "avatarpools": ["avp"], "gpunodes": ["gpun"]}
     assert spec["names"]["shortNames"] == short_names[file.stem]
     assert spec["names"]["categories"] == ["avatar-operator"]
     (version,) = spec["versions"]
@@ -77,6 +78,22 @@ def test_instance_columns_in_the_order_people_read_them() -> None:
         "Avatar", "Phase", "Port", "GPU", "Connections", "Idle-Until", "Age",
     ]  # fmt: skip
     assert [name for name, priority in columns if priority == 1] == ["Node", "Pod", "URL", "Reason"]
+
+
+def test_every_list_of_a_report_has_its_keys() -> None:
+    """Two writers share status: what has no keys would be replaced as a whole."""
+    keys = {
+        path: tuple(node.get("x-kubernetes-list-map-keys", ()))
+        for path, node in nodes(CRDS / "gpunodes.yaml")
+        if node["type"] == "array" and node["items"]["type"] == "object"
+    }
+    assert keys == {
+        ".status.gpus": ("uuid",),
+        ".status.gpus[].pods": ("uid",),
+        ".status.gpus[].alerts": ("type",),
+        ".status.conditions": ("type",),
+        ".status.reservations": ("uuid", "namespace", "pod"),
+    }
 
 
 @EACH_FILE
@@ -177,6 +194,7 @@ GOOD = [
     ("Avatar", AVATAR | {"data": {"pvc": {"claimName": "avatars", "subPath": "people/ada"}}}),
     ("Avatar", AVATAR | {"data": {"image": {"reference": "example.org/ada:1"}}, "keepWarm": True}),
     ("Avatar", AVATAR | {"data": {"hostPath": {"path": "/srv/avatars/ada"}}, "vramMiB": 6000}),
+    ("Avatar", AVATAR | {"vramMiB": 6000, "minFreeMiB": 0}),
     ("AvatarPool", POOL),
     ("AvatarPool", POOL | {"ports": {"base": 65531}, "maxInstances": 5}),
     ("AvatarPool", POOL | {"ports": {"base": 1, "count": 65535}}),
@@ -197,6 +215,22 @@ GOOD = [
             }
         },
     ),
+    ("AvatarPool", POOL | {"gpu": {"primary": {"products": ["NVIDIA L4"]}, "backup": {}, "estimates": "Fixed"}}),
+    ("AvatarPool", POOL | {"gpu": {"primary": {}}}),
+    (
+        "AvatarPool",
+        POOL
+        | {
+            "gpu": {
+                "mode": "DRA",
+                "primary": {"uuids": ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"]},
+                "estimates": "Learned",
+                "dra": {"deviceClassName": "shared-gpus", "driver": "gpu.example.org", "capacity": "memory"},
+            }
+        },
+    ),
+    ("GPUNode", {}),
+    ("GPUNode", {"cordoned": ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-GPU-8932f937/1/0"]}),
     (
         "AvatarPool",
         {
@@ -345,6 +379,39 @@ BAD: list[tuple[str, Any, list[str]]] = [
         ["spec.gpu.primary.indices[1]", "Duplicate"],
     ),
     ("AvatarPool", POOL | {"port": {"base": 1}}, ['unknown field "spec.port"']),
+    (
+        "AvatarPool",
+        POOL | {"gpu": {"backup": {"indices": [0]}}},
+        ["spec.gpu.backup", "every GPU is a primary one", "name the primary ones, or remove backup"],
+    ),
+    (
+        "AvatarPool",
+        POOL | {"gpu": {"primary": {}, "backup": {"indices": [0]}}},
+        ["spec.gpu.backup", "every GPU is a primary one", "name the primary ones, or remove backup"],
+    ),
+    (
+        "AvatarPool",
+        POOL | {"gpu": {"primary": {"uuids": ["1"]}}},
+        ["spec.gpu.primary.uuids[0]", "must begin with GPU- or MIG-"],
+    ),
+    ("AvatarPool", POOL | {"gpu": {"estimates": "Guess"}}, ["spec.gpu.estimates", '"AtLeast"']),
+    ("AvatarPool", POOL | {"gpu": {"dra": {"driver": "a'] || true"}}}, ["spec.gpu.dra.driver", "ResourceSlice"]),
+    (
+        "AvatarPool",
+        POOL | {"gpu": {"dra": {"deviceClassName": "My GPUs"}}},
+        ["spec.gpu.dra.deviceClassName", "kubectl get deviceclasses"],
+    ),
+    (
+        "AvatarPool",
+        POOL | {"gpu": {"dra": {"capacity": "gpu.nvidia.com/memory"}}},
+        ["spec.gpu.dra.capacity", "without the driver's"],
+    ),
+    ("AvatarPool", POOL | {"gpu": {"minFreeMiB": -1}}, ["spec.gpu.minFreeMiB", "equal to 0"]),
+    ("Avatar", AVATAR | {"minFreeMiB": -1}, ["spec.minFreeMiB", "equal to 0"]),
+    ("GPUNode", {"cordoned": ["1"]}, ["spec.cordoned[0]", "GPU- or MIG-", "kubectl get gpunode"]),
+    ("GPUNode", {"cordoned": ["GPU-1", "GPU-1"]}, ["spec.cordoned[1]", "Duplicate"]),
+    ("GPUNode", {"cordoned": "GPU-1"}, ["spec.cordoned", "must be of type array"]),
+    ("GPUNode", {"drained": ["GPU-1"]}, ['unknown field "spec.drained"']),
 ]
 
 # status of an AvatarInstance as a hand or a backend may patch it, and what the refusal must say.
@@ -520,3 +587,150 @@ def test_table_reads_well(server: Kubectl) -> None:
     assert head == ["NAME", "AVATAR", "PHASE", "PORT", "GPU", "CONNECTIONS", "IDLE-UNTIL", "AGE"]
     wide = server("get", "avi", "fixed", "-o", "wide").stdout.splitlines()[0].split()
     assert wide[-4:] == ["NODE", "POD", "URL", "REASON"]
+
+
+# ---------------------------------------------------------------------------------------- GPUNode
+
+# One GPU as an agent reports it, and one of which nothing is known.
+REPORT: dict[str, Any] = {
+    "lastReport": "2030-01-01T00:00:00.123456Z",
+    "heartbeatSeconds": 30,
+    "driverVersion": "580.95.05",
+    "cudaVersion": "13.0",
+    "gpuCount": 2,
+    "freeMiB": 18000,
+    "hottestCelsius": 91,
+    "alerts": ["Temperature GPU 1"],
+    "gpus": [
+        {"uuid": "GPU-0", "index": 0, "healthy": False, "reason": "Lost", "message": "fell off the bus"},
+        {
+            "uuid": "GPU-1",
+            "index": 1,
+            "product": "NVIDIA L4",
+            "pciBusID": "00000000:65:00.0",
+            "memory": {"totalMiB": 24576, "usedMiB": 6000, "freeMiB": 18000, "reservedMiB": 576},
+            "utilizationPercent": 97,
+            "temperatureCelsius": 91,
+            "powerWatts": 70,
+            "powerLimitWatts": 72,
+            "throttleReasons": ["SoftwareThermal"],
+            "processesKnown": True,
+            "pods": [{"uid": "5a4c6c1e-0c59-4a64-8a55-6d7a7bb28fd1", "usedMiB": 4100}],
+            "alerts": [{"type": "Temperature", "message": "91 °C, at most 85", "since": "2030-01-01T00:00:00Z"}],
+        },
+        {"uuid": "MIG-1", "index": 1, "mig": {"parentUUID": "GPU-2", "profile": "1g.10gb", "gpuInstance": 1}},
+    ],
+    "conditions": [
+        {
+            "type": "Healthy",
+            "status": "False",
+            "reason": "GPULost",
+            "message": "GPU 0",
+            "lastTransitionTime": "2030-01-01T00:00:00Z",
+        }
+    ],
+}
+RESERVATION = {"uuid": "GPU-1", "namespace": "demo", "pod": "avatar-8615", "memoryMiB": 4096}
+BAD_REPORT: list[tuple[Any, list[str]]] = [
+    ({"lastReport": "now"}, ["status.lastReport", "date-time"]),
+    ({"heartbeatSeconds": 0}, ["status.heartbeatSeconds", "equal to 1"]),
+    ({"gpus": [{"index": 0}]}, ["status.gpus[0].uuid", "Required"]),
+    ({"gpus": [{"uuid": "GPU-0"}, {"uuid": "GPU-0"}]}, ["status.gpus[1]", "Duplicate"]),
+    ({"gpus": [{"uuid": "GPU-0", "memory": {"totalMiB": 1}}]}, ["status.gpus[0].memory.usedMiB", "Required"]),
+    ({"gpus": [{"uuid": "GPU-0", "pods": [{"uid": "a"}, {"uid": "a"}]}]}, ["status.gpus[0].pods[1]", "Duplicate"]),
+    ({"gpus": [{"uuid": "GPU-0", "utilizationPercent": 101}]}, ["status.gpus[0].utilizationPercent", "100"]),
+    ({"gpus": [{"uuid": "GPU-0", "mig": {}}]}, ["status.gpus[0].mig.parentUUID", "Required"]),
+    ({"reservations": [RESERVATION, RESERVATION]}, ["status.reservations[1]", "Duplicate"]),
+    ({"reservations": [{"uuid": "GPU-0"}]}, ["status.reservations[0].memoryMiB", "Required"]),
+    ({"freeMiB": -1}, ["status.freeMiB", "equal to 0"]),
+]
+
+
+@pytest.fixture
+def gpu_node(server: Kubectl) -> Iterator[str]:
+    """The name of a GPUNode that only this test has."""
+    name = f"crds-{secrets.token_hex(4)}"
+    created = server("create", "--validate=strict", "-f", "-", input=manifest("GPUNode", {}, name))
+    assert created.returncode == 0, created.stderr
+    yield name
+    server("delete", "gpunode", name, "--wait=false")
+
+
+def report(server: Kubectl, name: str, status: Any) -> CompletedProcess[str]:
+    """Status as the agent writes it: by server-side apply, under its own name."""
+    body = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "GPUNode", "metadata": {"name": name}, "status": status}
+    args = ("apply", "--server-side", "--subresource=status", "--field-manager=avatar-operator-agent", "-f", "-")
+    return server(*args, "--validate=strict", input=json.dumps(body))
+
+
+def reserve(server: Kubectl, name: str, status: Any) -> CompletedProcess[str]:
+    """Status as the operator writes it: a merge patch of its own fields."""
+    args = ("patch", "gpunode", name, "--subresource=status", "--type=merge", "--field-manager=avatar-operator")
+    return server(*args, "-p", json.dumps({"status": status}))
+
+
+@pytest.mark.cluster
+def test_agent_and_operator_do_not_touch_each_others_fields(server: Kubectl, gpu_node: str) -> None:
+    first = report(server, gpu_node, REPORT)
+    assert first.returncode == 0, first.stderr
+    reserved = {"reservations": [RESERVATION], "reservedMiB": 4096, "externalMiB": 1900}
+    patched = reserve(server, gpu_node, reserved)
+    assert patched.returncode == 0, patched.stderr
+    later = {key: value for key, value in REPORT.items() if key != "alerts"} | {"gpus": REPORT["gpus"][1:]}
+    again = report(server, gpu_node, later)
+    assert again.returncode == 0, again.stderr
+    status = json.loads(server("get", "gpunode", gpu_node, "-o", "json").stdout)["status"]
+    assert {key: status[key] for key in reserved} == reserved
+    assert [gpu["uuid"] for gpu in status["gpus"]] == ["GPU-1", "MIG-1"]
+    assert "alerts" not in status
+
+
+@pytest.mark.cluster
+def test_the_table_of_gpu_nodes_reads_well(server: Kubectl, gpu_node: str) -> None:
+    assert report(server, gpu_node, REPORT | {"lastReport": "2020-01-01T00:00:00Z"}).returncode == 0
+    assert reserve(server, gpu_node, {"reservedMiB": 4096, "externalMiB": 1900}).returncode == 0
+    head, row = server("get", "gpun", gpu_node).stdout.splitlines()
+    assert head.split() == [
+        "NAME", "GPUS", "FREE-MIB", "AVATARS-MIB", "EXTERNAL-MIB", "HOTTEST-C", "ALERTS", "REPORTED",
+    ]  # fmt: skip
+    assert re.fullmatch(rf'{gpu_node} +2 +18000 +4096 +1900 +91 +\["Temperature GPU 1"\] +\d+y\w*', row.strip()), row
+    wide = server("get", "gpun", gpu_node, "-o", "wide").stdout.splitlines()[0].split()
+    assert wide[-2:] == ["DRIVER", "CORDONED"]
+
+
+@pytest.mark.cluster
+def test_a_gpu_is_cordoned_by_one_patch(server: Kubectl, gpu_node: str) -> None:
+    patch = json.dumps({"spec": {"cordoned": ["GPU-1"]}})
+    answer = server("patch", "gpun", gpu_node, "--type=merge", "-p", patch)
+    assert answer.returncode == 0, answer.stderr
+    assert report(server, gpu_node, REPORT).returncode == 0
+    assert json.loads(server("get", "gpun", gpu_node, "-o", "json").stdout)["spec"] == {"cordoned": ["GPU-1"]}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("status", "words"), BAD_REPORT, ids=[json.dumps(s)[:60] for s, _ in BAD_REPORT])
+def test_a_report_of_nonsense_is_refused(server: Kubectl, gpu_node: str, status: Any, words: list[str]) -> None:
+    answer = reserve(server, gpu_node, status)
+    assert answer.returncode != 0, f"{status} was taken"
+    for word in words:
+        assert word in answer.stderr, answer.stderr
+
+
+@pytest.mark.cluster
+def test_what_was_learned_goes_into_an_avatars_status(server: Kubectl) -> None:
+    args = ("patch", "avatar.avatars.virtualtutor.io", "fixed", "--subresource=status", "--type=merge", "-p")
+    taken = server(*args, json.dumps({"status": {"vram": {"observedMiB": 5100, "estimateMiB": 5400}}}))
+    assert taken.returncode == 0, taken.stderr
+    head, row = server("get", "avatar.avatars.virtualtutor.io", "fixed", "-o", "wide").stdout.splitlines()
+    column = head.index("VRAM-ESTIMATE")
+    assert row[column:].split()[0] == "5400"
+    refused = server(*args, json.dumps({"status": {"vram": {"observedMiB": -1}}}), "--dry-run=server")
+    assert "status.vram.observedMiB" in refused.stderr, refused.stderr
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("path", ["gpunode.status.gpus", "gpunode.spec", "avatarpool.spec.gpu.dra", "avatar.status"])
+def test_explain_tells_of_every_field(server: Kubectl, path: str) -> None:
+    answer = server("explain", path)
+    assert answer.returncode == 0, answer.stderr
+    assert "<no description>" not in answer.stdout

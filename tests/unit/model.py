@@ -34,7 +34,6 @@ from avatar_operator.domain.actions import (
 from avatar_operator.domain.names import LABEL_GROUP, LABEL_PORT, claim_name, group_id
 from avatar_operator.domain.plan import BELIEVE_SECONDS, plan, wants_to_run
 from avatar_operator.domain.resources import (
-    AnyObject,
     Avatar,
     Condition,
     ContainerState,
@@ -54,6 +53,7 @@ from avatar_operator.domain.resources import (
 )
 from avatar_operator.domain.settings import check
 from avatar_operator.domain.view import Activity, GroupKey
+from avatar_operator.kube.kinds import AnyObject
 from tests.unit.builders import NAMESPACE, NOW
 
 MAX_PASSES = 12

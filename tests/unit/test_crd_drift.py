@@ -1,4 +1,4 @@
-"""crds/*.yaml against the structs of domain/resources.py: one must say what the other does."""
+"""crds/*.yaml against the structs of domain/resources.py and domain/gpunode.py: one must say what the other does."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ import msgspec
 import pytest
 import yaml
 
-from avatar_operator.domain import resources
+from avatar_operator.domain import gpunode, resources
 from avatar_operator.domain.engines import DEFAULT_ENGINE, normalise
+from avatar_operator.domain.gpunode import GpuNode
 from avatar_operator.domain.names import GROUP, VERSION
 from avatar_operator.domain.resources import Avatar, Instance, Model, Pool
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
-KINDS: dict[str, type[Model]] = {"avatarpools": Pool, "avatars": Avatar, "avatarinstances": Instance}
+KINDS: dict[str, type[Model]] = {
+    "avatarpools": Pool,
+    "avatars": Avatar,
+    "avatarinstances": Instance,
+    "gpunodes": GpuNode,
+}
+# The structs live in two modules; annotations are looked up in both.
+NAMES = {**vars(resources), **vars(gpunode)}
 
 
 @functools.cache
@@ -64,7 +72,7 @@ def is_struct(kind: Any) -> bool:
 
 def drifts(struct: type[msgspec.Struct], node: dict[str, Any], path: str) -> Iterator[str]:
     """What differs between a struct and an object's schema, as sentences."""
-    hints = typing.get_type_hints(struct, vars(resources))
+    hints = typing.get_type_hints(struct, NAMES)
     properties = dict(node.get("properties", {}))
     required = set(node.get("required", []))
     for field in msgspec.structs.fields(struct):
@@ -132,9 +140,9 @@ def default_drifts(kind: Any, optional: bool, default: Any, node: dict[str, Any]
 @pytest.mark.parametrize("plural", KINDS)
 @pytest.mark.parametrize("part", ["spec", "status"])
 def test_no_drift(plural: str, part: str) -> None:
-    hints = typing.get_type_hints(KINDS[plural], vars(resources))
+    hints = typing.get_type_hints(KINDS[plural], NAMES)
     found = list(drifts(hints[part], at(plural, part), part))
-    assert not found, "\n".join(["crds and domain/resources.py differ:", *found])
+    assert not found, "\n".join(["crds and structs differ:", *found])
 
 
 @pytest.mark.parametrize("plural", KINDS)
@@ -144,6 +152,7 @@ def test_an_object_with_what_is_required_alone_decodes_to_the_defaults(plural: s
         "avatarpools": {"runtime": {"image": "x"}},
         "avatars": {"avatarName": "x"},
         "avatarinstances": {"avatarName": "x"},
+        "gpunodes": {},
     }
     meta = {"name": "x"}
     ours = msgspec.convert({"metadata": meta, "spec": bare[plural]}, KINDS[plural])
@@ -168,10 +177,13 @@ def filled(value: Any, node: dict[str, Any]) -> Any:
 def test_group_and_kind(plural: str) -> None:
     spec = definition(plural)["spec"]
     assert spec["group"] == GROUP
-    assert (
-        spec["names"]["kind"]
-        == {"avatarpools": "AvatarPool", "avatars": "Avatar", "avatarinstances": "AvatarInstance"}[plural]
-    )
+    kinds = {
+        "avatarpools": "AvatarPool",
+        "avatars": "Avatar",
+        "avatarinstances": "AvatarInstance",
+        "gpunodes": "GPUNode",
+    }
+    assert spec["names"]["kind"] == kinds[plural]
 
 
 # ---- what the code relies on ---------------------------------------------------------
@@ -191,6 +203,7 @@ def test_group_and_kind(plural: str) -> None:
         ("avatarpools", "spec.network.mode", {"HostNetwork", "Pod", "HostPort"}),
         ("avatarpools", "spec.gpu.mode", {"None", "VisibleDevices", "DevicePlugin", "DRA", "HAMi"}),
         ("avatarpools", "spec.gpu.policy", {"PrimaryFirst", "MostFree", "BinPack"}),
+        ("avatarpools", "spec.gpu.estimates", {"AtLeast", "Learned", "Fixed"}),
         ("avatarpools", "spec.runtime.argsStyle", {"LiveTalking", "None"}),
         ("avatarpools", "spec.runtime.imagePullPolicy", {"Always", "IfNotPresent", "Never"}),
     ],
@@ -208,7 +221,7 @@ def test_models_and_transports_are_the_same_everywhere(plural: str, path: str) -
     assert set(at(plural, f"{path}.transport")["enum"]) == {"webrtc", "rtmp", "rtcpush"}
 
 
-@pytest.mark.parametrize("plural", KINDS)
+@pytest.mark.parametrize("plural", ["avatarpools", "avatars", "avatarinstances"])
 def test_every_spelling_of_an_engine_is_known(plural: str) -> None:
     allowed = at(plural, "spec.tts.engine")["enum"]
     assert allowed == at("avatarpools", "spec.tts.engine")["enum"]

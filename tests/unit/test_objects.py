@@ -168,11 +168,9 @@ def with_data(source: dict[str, Any], sub_path: str = "") -> dict[str, Any]:
             avatar(),
             expected(
                 runtimeClassName="nvidia",
-                container={
-                    "resources": {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi", "nvidia.com/gpu.shared": 1}}
-                },
+                container={"resources": {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}}},
             ),
-            id="DevicePlugin",
+            id="gpu-before-its-placement",
         ),
         pytest.param(
             pool(),

@@ -12,7 +12,7 @@ from tests.unit.builders import NOW, ago, bare_pod, condition, ending, running, 
 
 READY = (condition("Ready", "True"),)
 UNREADY = (condition("Ready", "False"),)
-LOG_TAIL = "Traceback (most recent call last):\nRuntimeError: CUDA out of memory"
+LOG_TAIL = "Traceback (most recent call last):\nRuntimeError: no such model"
 
 
 def loop(restarts: int, exit_code: int = 1, reason: str = "Error", message: str = LOG_TAIL) -> ContainerStatus:
@@ -189,7 +189,7 @@ WAIT, START, FAIL = PodPhase.WAITING, PodPhase.STARTING, PodPhase.FAILED
             False,
             FAIL,
             "StartupTimeout",
-            "CUDA out of memory",
+            "no such model",
             id="startup-timeout-names-the-log's-tail",
         ),
         # -- ready and after

@@ -10,7 +10,6 @@ from avatar_operator.domain.engines import normalise, runtime_flag
 from avatar_operator.domain.resources import (
     AvatarData,
     Defaults,
-    Gpu,
     HostPathSource,
     InstanceIdle,
     Limits,
@@ -223,21 +222,6 @@ def test_host_path_only_where_the_pool_allows_it(allowed: bool) -> None:
     data = AvatarData(host_path=HostPathSource(path="/srv/faces"))
     problem = check(instance(), pool(limits=Limits(allow_host_path=allowed)), avatar(data=data))
     assert (problem.reason if problem else None) == (None if allowed else "HostPathNotAllowed")
-
-
-@pytest.mark.parametrize(
-    ("mode", "reason"),
-    [
-        ("None", None),
-        ("DevicePlugin", None),
-        ("VisibleDevices", "GPUModeUnavailable"),
-        ("DRA", "GPUModeUnavailable"),
-        ("HAMi", "GPUModeUnavailable"),
-    ],
-)
-def test_gpu_modes(mode: str, reason: str | None) -> None:
-    problem = check(instance(), pool(gpu=Gpu(mode=mode)), avatar())
-    assert (problem.reason if problem else None) == reason
 
 
 # ---- engines ---------------------------------------------------------------------

@@ -13,7 +13,6 @@ from avatar_operator.controller.store import AvatarKey, Key, PoolKey, Store
 from avatar_operator.domain import names
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.resources import (
-    AnyObject,
     Avatar,
     Instance,
     InstanceStatus,
@@ -23,6 +22,7 @@ from avatar_operator.domain.resources import (
     Service,
 )
 from avatar_operator.domain.view import GroupKey, GroupView, RuntimeView
+from avatar_operator.kube.kinds import AnyObject
 from tests.unit.builders import NAMESPACE, NOW, ago, avatar, group_of, having, instance, later, pool, service
 
 DEFAULT = PoolKey(NAMESPACE, "default")

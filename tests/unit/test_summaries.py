@@ -10,7 +10,6 @@ import pytest
 from avatar_operator.domain.resources import (
     Avatar,
     AvatarStatus,
-    Gpu,
     Instance,
     InstanceStatus,
     Pool,
@@ -101,13 +100,6 @@ def test_overlapping_ranges_name_the_others() -> None:
     assert (ready.type, ready.status, ready.reason) == ("Ready", "False", "PortRangeOverlaps")
     cured = applied(done, pool_patch(done, [], [], [], 0, later(60)))
     assert {(c.status, c.last_transition_time) for c in cured.status.conditions} == {("True", later(60))}
-
-
-@pytest.mark.parametrize(("mode", "ready"), [("None", "True"), ("DevicePlugin", "True"), ("VisibleDevices", "False")])
-def test_gpu_modes_that_need_the_node_agent(mode: str, ready: str) -> None:
-    gpus = pool(gpu=Gpu(mode=mode))
-    done = applied(gpus, pool_patch(gpus, [], [], [], 0, NOW))
-    assert {c.type: c.status for c in done.status.conditions}["Ready"] == ready
 
 
 def test_an_avatar_is_accepted_once() -> None:

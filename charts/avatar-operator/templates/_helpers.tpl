@@ -20,13 +20,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
+{{- define "avatar-operator.agentSelector" -}}
+app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: agent
+{{- end }}
+
 {{- define "avatar-operator.ttsSelector" -}}
 app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: tts
 {{- end }}
 
-{{/* Labels of everything that is neither the operator nor the TTS server. */}}
+{{/* Labels of everything that is neither the operator, nor the agent, nor the TTS server. */}}
 {{- define "avatar-operator.labels" -}}
 app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -86,6 +92,10 @@ capabilities:
 - apiGroups: [""]
   resources: [pods, services]
   verbs: [get, list, watch, create, patch, delete]
+# Pools of mode DRA: one claim for each pod.
+- apiGroups: [resource.k8s.io]
+  resources: [resourceclaims]
+  verbs: [get, list, watch, create, delete]
 # The end of a failed runtime's log goes into the instance's status.
 - apiGroups: [""]
   resources: [pods/log]

@@ -6,6 +6,7 @@ import typer
 
 from avatar_operator import __version__
 
+from .agent import agent
 from .run import run
 
 app = typer.Typer(
@@ -15,6 +16,7 @@ app = typer.Typer(
     help="Runs talking avatars on Kubernetes.",
 )
 app.command()(run)
+app.command()(agent)
 
 
 @app.command()

@@ -17,6 +17,9 @@ def run(
     resync_seconds: Annotated[
         float, typer.Option(min=1, help="How often everything is compared with the API server.")
     ] = 60,
+    nodes: Annotated[
+        bool, typer.Option(help="Read Nodes and GPUNodes (cluster-scoped), by which pods are placed on GPUs.")
+    ] = True,
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -30,7 +33,7 @@ def run(
 
     logs.configure(log_format, log_level)
     try:
-        uvloop.run(run_operator(Options(kubeconfig, tuple(namespace or ()), listen, resync_seconds)))
+        uvloop.run(run_operator(Options(kubeconfig, tuple(namespace or ()), listen, resync_seconds, nodes)))
     except CredentialsError as error:
         typer.echo(f"avatar-operator: {error}", err=True)
         sys.exit(2)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -12,24 +14,41 @@ import msgspec
 
 from avatar_operator.domain.actions import (
     Action,
+    ConfirmPlacement,
     CreateClaim,
+    CreateDeviceClaim,
     CreatePod,
     DeleteInstance,
     DeletePod,
+    Event,
     PatchStatus,
     ProbeActivity,
     ProbeReady,
+    RaiseEstimate,
+    ReadAllocation,
     ReleaseClaim,
     SetDraining,
     SetOwners,
 )
-from avatar_operator.domain.names import LABEL_GROUP, LABEL_MANAGED_BY, LABEL_PORT, MANAGER, claim_name
-from avatar_operator.domain.resources import Instance, Pod, Service
-from avatar_operator.domain.view import Activity, GroupKey, RuntimeView
+from avatar_operator.domain.devices import allocated, placement_of
+from avatar_operator.domain.ledger import Reservation
+from avatar_operator.domain.names import (
+    LABEL_GPU,
+    LABEL_GROUP,
+    LABEL_MANAGED_BY,
+    LABEL_PORT,
+    MANAGER,
+    SELECTOR,
+    claim_name,
+)
+from avatar_operator.domain.placement import Placement
+from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
+from avatar_operator.domain.status import full
+from avatar_operator.domain.view import Activity, GpuHints, GroupKey, RuntimeView
 from avatar_operator.kube.client import KubeClient
-from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
+from avatar_operator.kube.errors import AlreadyExistsError, BusyError, ConflictError, NotFoundError, RejectedError
 from avatar_operator.kube.events import Recorder
-from avatar_operator.kube.kinds import INSTANCES, PODS, SERVICES
+from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, SERVICES
 
 from .metrics import Metrics
 from .probe import RuntimeProbe
@@ -39,6 +58,8 @@ log = logging.getLogger(__name__)
 
 # How long a port stays out of use that something else was found on.
 QUARANTINE_SECONDS = 60.0
+# Two operators that wanted the same memory try again up to this long apart.
+CONFLICT_PAUSE_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -47,12 +68,14 @@ class Memory:
 
     pod_uid: str = ""
     runtime: RuntimeView = field(default_factory=RuntimeView)
+    gpu: GpuHints = field(default_factory=GpuHints)
     rejection: tuple[str, str] | None = None
 
     def about(self, pod: Pod) -> None:
         """Forget what was remembered of another pod."""
         if self.pod_uid != pod.metadata.uid:
             self.pod_uid, self.runtime = pod.metadata.uid, RuntimeView()
+            self.gpu = GpuHints(confirmed=self.gpu.confirmed)
 
 
 class Executor:
@@ -66,6 +89,7 @@ class Executor:
         probe: RuntimeProbe,
         metrics: Metrics,
         later: Callable[[PoolKey, str, int, float], None],
+        namespaces: Sequence[str] = (),
     ) -> None:
         self._client = client
         self._store = store
@@ -73,11 +97,12 @@ class Executor:
         self._probe = probe
         self._metrics = metrics
         self._quarantine_later = later
+        self._namespaces = tuple(namespaces) or ("",)
 
     def prepare(self, key: GroupKey, pool: PoolKey, action: Action) -> None:
         """What must be known before anything else is planned: the port of a claim on its way."""
         if isinstance(action, CreateClaim):
-            self._store.reserve(key, pool, action.port)
+            self._store.reserve(key, pool, action.port, action.placement)
 
     async def run(self, key: GroupKey, pool: PoolKey, memory: Memory, action: Action) -> None:
         """Carry out ``action``; the store knows its result when this returns."""
@@ -86,6 +111,17 @@ class Executor:
                 await self._create_claim(key, pool, action)
             case ReleaseClaim(service):
                 await self._release_claim(key, service)
+            case ConfirmPlacement():
+                await self._confirm(key, memory, action)
+            case CreateDeviceClaim(pod, body):
+                memory.about(pod)
+                with contextlib.suppress(AlreadyExistsError):
+                    await self._client.create(RESOURCE_CLAIMS, key.namespace, body)
+                memory.gpu = replace(memory.gpu, claim_made=True)
+            case ReadAllocation():
+                await self._read_allocation(key, memory, action)
+            case RaiseEstimate():
+                await self._raise_estimate(action)
             case CreatePod():
                 await self._create_pod(key, pool, memory, action)
             case DeletePod():
@@ -152,6 +188,60 @@ class Executor:
         self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
         log.info("released", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
 
+    # ---- GPUs --------------------------------------------------------------------------
+
+    async def _confirm(self, key: GroupKey, memory: Memory, action: ConfirmPlacement) -> None:
+        """Everything that is written by now fits on the GPU, or the claim is taken back."""
+        reserved = placement_of(action.service.metadata)
+        if reserved is None:
+            raise ValueError("only a claim that reserves a GPU is confirmed")
+        others = []
+        for item in await self._claims_on(reserved.uuid):
+            found = msgspec.convert(item, Service)
+            self._store.apply(found)
+            placement = placement_of(found.metadata)
+            if placement is not None and found.metadata.uid != action.service.metadata.uid:
+                others.append(Reservation(found.metadata.namespace, found.metadata.name, "", "", placement.mib))
+        meta, now = action.service.metadata, datetime.now(UTC)
+        free = self._store.gpus.free_beside(reserved.uuid, others, (meta.namespace, meta.name), now)
+        if free >= action.need.free:
+            memory.gpu = replace(memory.gpu, confirmed=meta.uid)
+            return
+        self._metrics.placement_conflicts.inc()
+        log.info(
+            "took a claim back: others were faster on the GPU",
+            extra={"namespace": meta.namespace, "claim": meta.name, "gpu": reserved.uuid, "free_mib": free},
+        )
+        await self._release_claim(key, action.service)
+        # Whoever collided with us is told the same: not both again at once.
+        await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret
+
+    async def _claims_on(self, uuid: str) -> list[dict[str, object]]:
+        items: list[dict[str, object]] = []
+        for namespace in self._namespaces:
+            page, _ = await self._client.list_pages(SERVICES, namespace, f"{SELECTOR},{LABEL_GPU}={uuid}")
+            items += page
+        return items
+
+    async def _read_allocation(self, key: GroupKey, memory: Memory, action: ReadAllocation) -> None:
+        memory.about(action.pod)
+        claim = msgspec.json.decode(await self._client.get(RESOURCE_CLAIMS, key.namespace, action.claim))
+        slices, _ = await self._client.list_pages(RESOURCE_SLICES, "")
+        found = allocated(claim, slices, action.dra)
+        if found is None:
+            raise BusyError(0, "NotAllocated", f"ResourceClaim {key.namespace}/{action.claim} has no allocation yet")
+        node, uuid, index, mib = found
+        memory.gpu = replace(memory.gpu, allocated=Placement(mib, node, uuid, index))
+
+    async def _raise_estimate(self, action: RaiseEstimate) -> None:
+        meta = action.avatar.metadata
+        body = {"metadata": {"uid": meta.uid}, "status": {"vram": full(action.vram)}}
+        with contextlib.suppress(NotFoundError, ConflictError):
+            raw = await self._client.merge_patch(AVATARS, meta.namespace, meta.name, body, "status")
+            self._store.apply(msgspec.json.decode(raw, type=Avatar))
+            text = f"a pod ran out of GPU memory; the next one reserves {action.vram.estimate_mib} MiB"
+            self._recorder.record("Avatar", meta, Event("Warning", "EstimateRaised", text))
+
     # ---- pods --------------------------------------------------------------------------
 
     async def _create_pod(self, key: GroupKey, pool: PoolKey, memory: Memory, action: CreatePod) -> None:
@@ -185,7 +275,7 @@ class Executor:
         if action.reason not in ("NotWanted", "Outdated", "Duplicate"):
             self._metrics.pod_failures.labels(action.reason).inc()
         try:
-            raw = await self._client.delete(PODS, meta.namespace, meta.name, uid=meta.uid)
+            raw = await self._client.delete(PODS, meta.namespace, meta.name, uid=meta.uid, grace=action.grace)
         except (NotFoundError, ConflictError):
             self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return

@@ -68,6 +68,11 @@ class Metrics:
         self.pod_failures = Counter(
             "avatar_operator_pod_failures_total", "Runtime pods given up on", ["reason"], registry=registry
         )
+        self.placement_conflicts = Counter(
+            "avatar_operator_placement_conflicts_total",
+            "Claims taken back because another operator was faster on the GPU",
+            registry=registry,
+        )
         self.watch_events = Counter(
             "avatar_operator_watch_events_total", "Events that the watch delivered", ["resource"], registry=registry
         )

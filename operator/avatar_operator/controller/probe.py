@@ -45,6 +45,7 @@ class RuntimeProbe:
                 max(0, health["sessions"]),
                 float(idle) if isinstance(idle, (int, float)) else None,
                 draining=health.get("status") == "draining",
+                gpus=_gpus(health),
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Activity(datetime.now(UTC), None, error=f"{base}/health: {type(error).__name__} {error}".strip())
@@ -100,3 +101,11 @@ class RuntimeProbe:
 
 def _base(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _gpus(health: dict[str, Any]) -> tuple[str, ...] | None:
+    """The UUIDs that the runtime sees; None when it does not tell."""
+    seen = health.get("gpus")
+    if not isinstance(seen, list) or not all(isinstance(uuid, str) for uuid in seen):
+        return None
+    return tuple(seen)

@@ -9,18 +9,19 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from avatar_operator.domain.gpunode import GpuNode
 from avatar_operator.domain.plan import plan
 from avatar_operator.domain.resources import Avatar, Pod, Pool
-from avatar_operator.domain.summaries import avatar_patch, pool_patch
+from avatar_operator.domain.summaries import avatar_patch, gpunode_patch, pool_patch
 from avatar_operator.domain.view import GroupKey
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError, NotFoundError
-from avatar_operator.kube.kinds import AVATARS, POOLS
+from avatar_operator.kube.kinds import AVATARS, GPUNODES, POOLS
 
 from .executor import Executor, Memory
 from .metrics import Metrics
 from .queue import WorkQueue
-from .store import AvatarKey, Key, PoolKey, Store
+from .store import AvatarKey, GpuNodeKey, Key, PoolKey, Store
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Reconciler:
 
     def changed(self, key: Key) -> None:
         """The store says that ``key`` may need a plan."""
-        if isinstance(key, PoolKey):
+        if isinstance(key, (PoolKey, GpuNodeKey)):
             self._queue.add_after(key, POOL_PERIOD_SECONDS)
         else:
             self._queue.add(key)
@@ -87,6 +88,8 @@ class Reconciler:
                 await self._pool(key)
             case AvatarKey():
                 await self._avatar(key)
+            case GpuNodeKey():
+                await self._gpunode(key)
 
     async def _group(self, key: GroupKey) -> None:
         memory = self._memory.setdefault(key, Memory())
@@ -94,7 +97,7 @@ class Reconciler:
             # One time for both: a group that is not in the queue must not be planned as if it were.
             now = datetime.now(UTC)
             self._store.refresh(key, now)
-            view = self._store.view(key, now, memory.runtime, memory.rejection)
+            view = self._store.view(key, now, memory.runtime, memory.rejection, memory.gpu)
             pool = self._store.pool_of(key)
             if pool is None:
                 del self._memory[key]
@@ -138,6 +141,7 @@ class Reconciler:
             sorted(self._store.held(key)),
             len(waiting),
             datetime.now(UTC),
+            self._store.gpu_pool(pool),
         )
         if change is None:
             return
@@ -148,11 +152,28 @@ class Reconciler:
             return
         self._store.apply(msgspec.json.decode(raw, type=Pool))
 
+    async def _gpunode(self, key: GpuNodeKey) -> None:
+        """What is reserved on a node's GPUs, for those who read it with kubectl."""
+        node = self._store.gpus.node_of(key.name)
+        if node is None:
+            return
+        rooms = [self._store.gpus.room(gpu.uuid) for gpu in node.status.gpus]
+        change = gpunode_patch(node, self._store.gpus.reserved_on(key.name), rooms)
+        if change is None:
+            return
+        try:
+            raw = await self._client.merge_patch(GPUNODES, "", key.name, {"status": change}, "status")
+        except NotFoundError:
+            self._store.remove(GpuNode, "", key.name, node.metadata.uid)
+            return
+        self._store.apply(msgspec.json.decode(raw, type=GpuNode))
+
     async def _avatar(self, key: AvatarKey) -> None:
         """The status of the Avatars of one name: which of them counts."""
         first: Avatar | None = None
+        observed = self._store.observed_vram(key)
         for avatar in self._store.avatars(key):
-            change = avatar_patch(avatar, first, datetime.now(UTC))
+            change = avatar_patch(avatar, first, datetime.now(UTC), 0 if first else observed)
             first = first or avatar
             if change is None:
                 continue

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from avatar_operator.domain.resources import AnyObject
 from avatar_operator.kube.client import PARTIAL_LIST, KubeClient, Resource
 from avatar_operator.kube.errors import ApiError, NotFoundError
+from avatar_operator.kube.kinds import AnyObject
 
 from .metrics import Metrics
 from .store import ObjectId, Store
-from .watched import WATCHED
+from .watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +42,28 @@ class Resync:
         client: KubeClient,
         store: Store,
         metrics: Metrics,
+        watched: Sequence[Watched],
         namespaces: Sequence[str],
         period: float = PERIOD_SECONDS,
     ) -> None:
         self._client = client
         self._store = store
         self._metrics = metrics
-        self._namespaces = tuple(namespaces) or ("",)
+        self._lists = [
+            (what, namespace)
+            for what in watched
+            for namespace in (("",) if what.cluster_scoped else tuple(namespaces) or ("",))
+        ]
         self.period = period
         self.synced_at: float | None = None
         self.missed = 0
 
     async def load(self) -> None:
         """The first LIST of everything: the store is whole when this returns."""
-        for resource, kind, selector in WATCHED:
-            for namespace in self._namespaces:
-                items, _ = await self._client.list_pages(resource, namespace, selector)
-                for item in items:
-                    self.take(resource, kind, item)
+        for what, namespace in self._lists:
+            items, _ = await self._client.list_pages(what.resource, namespace, what.selector)
+            for item in items:
+                self.take(what.resource, what.kind, item)
         self._done(0)
 
     async def run(self) -> None:
@@ -79,22 +83,21 @@ class Resync:
     async def compare(self) -> int:
         """Put right what differs from the API server; how many objects did."""
         suspects = [
-            (resource, kind, selector, namespace, found)
-            for resource, kind, selector in WATCHED
-            for namespace in self._namespaces
-            if (found := await self._differing(resource, kind, namespace, selector))
+            (what, namespace, found)
+            for what, namespace in self._lists
+            if (found := await self._differing(what, namespace))
         ]
         if not suspects:
             return 0
         await asyncio.sleep(GRACE_SECONDS)
         missed = 0
-        for resource, kind, selector, namespace, found in suspects:
-            again = await self._differing(resource, kind, namespace, selector)
+        for what, namespace, found in suspects:
+            again = await self._differing(what, namespace)
             # The same difference twice: the watch had its time. A newer one is still on its way.
             for key in [k for k, version in found.items() if again.get(k) == version]:
                 missed += 1
-                self._metrics.resync_corrections.labels(resource.plural).inc()
-                await self._correct(resource, kind, key)
+                self._metrics.resync_corrections.labels(what.resource.plural).inc()
+                await self._correct(what.resource, what.kind, key)
         return missed
 
     def take(self, resource: Resource, kind: type[AnyObject], item: object) -> None:
@@ -106,18 +109,16 @@ class Resync:
             name = item.get("metadata", {}).get("name") if isinstance(item, dict) else "?"
             log.error("%s %s does not fit its schema and is skipped: %s", resource.plural, name, error)
 
-    async def _differing(
-        self, resource: Resource, kind: type[AnyObject], namespace: str, selector: str
-    ) -> dict[ObjectId, str]:
+    async def _differing(self, what: Watched, namespace: str) -> dict[ObjectId, str]:
         """Objects with another version in the API server than here ("" = gone there)."""
         # The store's state first: what it learns during the LIST must not look missing.
-        here = self._store.metas(kind)
-        items, _ = await self._client.list_pages(resource, namespace, selector, PARTIAL_LIST)
+        here = self._store.metas(what.kind)
+        items, _ = await self._client.list_pages(what.resource, namespace, what.selector, PARTIAL_LIST)
         there = {
             (i["metadata"].get("namespace", ""), i["metadata"]["name"]): str(i["metadata"]["resourceVersion"])
             for i in items
         }
-        now = self._store.metas(kind)
+        now = self._store.metas(what.kind)
         differing = {
             key: version
             for key, version in there.items()

@@ -23,6 +23,7 @@ from avatar_operator.process import http
 
 from . import watch
 from .executor import Executor
+from .gpus import GpuIndex
 from .health import Health
 from .metrics import Metrics, StoreCollector
 from .probe import RuntimeProbe
@@ -30,6 +31,7 @@ from .queue import WorkQueue
 from .reconciler import Reconciler
 from .resync import PERIOD_SECONDS, Resync
 from .store import Key, PoolKey, Store
+from .watched import watched
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +46,16 @@ class OperatorError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says. ``namespaces`` empty = all; ``resync`` in seconds."""
+    """What the command line says. ``namespaces`` empty = all; ``resync`` in seconds.
+
+    ``nodes``: whether Nodes and GPUNodes, which are cluster-scoped, may be read.
+    """
 
     kubeconfig: str | None = None
     namespaces: Sequence[str] = ()
     listen: str = "0.0.0.0:8080"
     resync: float = PERIOD_SECONDS
+    nodes: bool = True
 
 
 async def run(options: Options) -> None:
@@ -67,7 +73,7 @@ async def run(options: Options) -> None:
             # The store tells the reconciler, which reads the store: one of them must come first.
             reconciler.changed(key)
 
-        store = Store(changed, lambda: datetime.now(UTC))
+        store = Store(changed, lambda: datetime.now(UTC), GpuIndex(blind=not options.nodes))
         metrics.registry.register(StoreCollector(store))
         recorder = Recorder(client, metrics.events_dropped.inc, socket.gethostname())
 
@@ -75,9 +81,10 @@ async def run(options: Options) -> None:
             asyncio.get_running_loop().call_later(seconds, store.release_quarantine, namespace, port)
             queue.add_after(pool, seconds + 0.1)
 
-        executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port)
+        executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port, options.namespaces)
         reconciler = Reconciler(queue, store, executor, client, metrics)
-        resync = Resync(client, store, metrics, options.namespaces, options.resync)
+        what = watched(nodes=options.nodes)
+        resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.
         watching = credentials.open_session(found, f"avatar-operator/{__version__}", session)
         login = kopf.AiohttpSession(server=found.server, aiohttp_session=watching)
@@ -113,7 +120,9 @@ async def _run_parts(
             "streams": _until_closed(login.aiohttp_session),
             **{f"worker-{n}": reconciler.work() for n in range(WORKERS)},
             # The last one: kopf cancels, when it ends, every task that was started after it.
-            "watch": watch.run(store, resync, metrics, login, options.namespaces, watching),
+            "watch": watch.run(
+                watched(nodes=options.nodes), store, resync, metrics, login, options.namespaces, watching
+            ),
         }
         tasks += [asyncio.create_task(part, name=name) for name, part in parts.items()]
         flags = [asyncio.create_task(flag.wait()) for flag in (watching, stop)]

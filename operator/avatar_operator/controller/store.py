@@ -10,15 +10,31 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from avatar_operator.domain.names import LABEL_GROUP, LABEL_POOL, LABEL_PORT, group_id
+from avatar_operator.domain.devices import placement_of
+from avatar_operator.domain.estimate import learn, need
+from avatar_operator.domain.gpunode import GpuNode, Node
+from avatar_operator.domain.ledger import Reservation
+from avatar_operator.domain.names import (
+    ANNOTATION_AVATAR,
+    LABEL_GROUP,
+    LABEL_POOL,
+    LABEL_PORT,
+    claim_name,
+    group_id,
+)
+from avatar_operator.domain.placement import Placement, Refusal
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.ports import Admission, admit
-from avatar_operator.domain.resources import AnyObject, Avatar, Instance, Meta, Pod, Pool, Service
-from avatar_operator.domain.view import GroupKey, GroupView, RuntimeView
+from avatar_operator.domain.resources import Avatar, Instance, Meta, Pod, Pool, Service
+from avatar_operator.domain.summaries import PoolGpus
+from avatar_operator.domain.view import GpuHints, GpuView, GroupKey, GroupView, RuntimeView
+from avatar_operator.kube.kinds import AnyObject
+
+from .gpus import GpuIndex
 
 
 class PoolKey(NamedTuple):
@@ -37,9 +53,18 @@ class AvatarKey(NamedTuple):
     kind: str = "avatar"
 
 
-Key = GroupKey | PoolKey | AvatarKey
+class GpuNodeKey(NamedTuple):
+    """Name of a GPUNode; it is cluster-scoped, ``namespace`` is empty."""
+
+    namespace: str
+    name: str
+    kind: str = "gpunode"
+
+
+Key = GroupKey | PoolKey | AvatarKey | GpuNodeKey
 ObjectId = tuple[str, str]
 _QUARANTINE = "quarantine"
+NO_HINTS = GpuHints()
 # So many deletions are remembered: an answer that was on its way when its object went must not bring it back.
 TOMBSTONES = 8192
 Turn = tuple[datetime, str, GroupKey]
@@ -89,11 +114,14 @@ class _Holders:
 class Store:
     """``changed`` is called with each key whose plan may differ after a change."""
 
-    def __init__(self, changed: Callable[[Key], None], clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, changed: Callable[[Key], None], clock: Callable[[], datetime], gpus: GpuIndex | None = None
+    ) -> None:
         self._changed = changed
         self._clock = clock
+        self.gpus = gpus or GpuIndex()
         self._objects: dict[type[AnyObject], dict[ObjectId, AnyObject]] = {
-            kind: {} for kind in (Pool, Avatar, Instance, Pod, Service)
+            kind: {} for kind in (Pool, Avatar, Instance, Pod, Service, GpuNode, Node)
         }
         self._gone: dict[str, int] = {}
         self._groups: dict[GroupKey, Group] = {}
@@ -105,6 +133,7 @@ class Store:
         self._held: dict[PoolKey, _Holders] = defaultdict(_Holders)
         self._taken: dict[str, _Holders] = defaultdict(_Holders)
         self._reserved: dict[GroupKey, int] = {}
+        self._pod_avatars: dict[str, AvatarKey] = {}
 
     # ---- feeding -------------------------------------------------------------------
 
@@ -150,9 +179,11 @@ class Store:
 
     # ---- ports -----------------------------------------------------------------------
 
-    def reserve(self, group: GroupKey, pool: PoolKey, port: int) -> None:
-        """Hold ``port`` while its claim is on the way to the API server."""
+    def reserve(self, group: GroupKey, pool: PoolKey, port: int, placement: Placement | None = None) -> None:
+        """Hold ``port``, and its part of a GPU, while its claim is on the way to the API server."""
         self._reserved[group] = port
+        if placement is not None:
+            self._reserve_gpu("write", group.namespace, claim_name(port), placement)
         self._hold(pool, port, f"reserved by {group.id}")
         self._place(group)
 
@@ -160,6 +191,7 @@ class Store:
         """The claim has arrived (and is a Service now) or was refused."""
         port = self._reserved.pop(group, None)
         if port is not None:
+            self._release_gpu("write", group.namespace, claim_name(port))
             self._let_go(pool, port, f"reserved by {group.id}")
         self._place(group)
 
@@ -174,9 +206,14 @@ class Store:
     # ---- reading ---------------------------------------------------------------------
 
     def view(
-        self, key: GroupKey, now: datetime, runtime: RuntimeView, rejection: tuple[str, str] | None = None
+        self,
+        key: GroupKey,
+        now: datetime,
+        runtime: RuntimeView,
+        rejection: tuple[str, str] | None = None,
+        hints: GpuHints = NO_HINTS,
     ) -> GroupView:
-        """The group as a plan sees it."""
+        """The group as a plan sees it; ``hints`` is what the process remembers of its GPU."""
         group = self._groups.get(key)
         if group is None:
             return GroupView(key, now)
@@ -189,9 +226,10 @@ class Store:
             bare.avatar,
             bare.claims,
             bare.pods,
-            self._admission(key, group),
+            self._admission(key, group, now),
             runtime,
             rejection,
+            self._gpu_view(bare, hints),
         )
 
     def refresh(self, key: GroupKey, now: datetime) -> None:
@@ -236,6 +274,13 @@ class Store:
         """The ports that the pool's claims and pods hold, those on the way included."""
         return set(self._held.get(pool, ()))
 
+    def gpu_pool(self, pool: Pool) -> PoolGpus:
+        """What the pool's status says of its GPUs."""
+        if pool.spec.gpu.mode == "None":
+            return PoolGpus()
+        devices = self.gpus.eligible(pool) if self.gpus.telemetry else []
+        return PoolGpus(self.gpus.telemetry, tuple(devices), self._clock())
+
     def instance(self, namespace: str, name: str) -> Instance | None:
         """The AvatarInstance, if it is known."""
         found = self._objects[Instance].get((namespace, name))
@@ -247,13 +292,75 @@ class Store:
 
     # ---- inside ------------------------------------------------------------------------
 
-    def _admission(self, key: GroupKey, group: Group) -> Admission:
+    def _admission(self, key: GroupKey, group: Group, now: datetime) -> Admission:
         pool = self.pool(group.pool)
         if pool is None or group.turn is None:
             return Admission()
-        rank = bisect_left(self._waiting[group.pool], group.turn)
+        line = self._waiting[group.pool]
+        rank = bisect_left(line, group.turn)
         held = len(self._held.get(group.pool, ()))
-        return admit(pool.spec.ports, pool.spec.capacity, held, rank, self._taken.get(key.namespace, ()))
+        admission = admit(pool.spec.ports, pool.spec.capacity, held, rank, self._taken.get(key.namespace, ()))
+        if admission.port is None or pool.spec.gpu.mode == "None":
+            return admission
+        # One at a time, in the order of the queue: who is admitted takes its part of a GPU before the next is asked.
+        verdict = self._find_gpu(pool, key, now)
+        if isinstance(verdict, Refusal):
+            return Admission(position=rank + 1, reason="GPUExhausted", message=verdict.message)
+        for turn in line[:rank]:
+            ahead = self._find_gpu(pool, turn[2], now)
+            if not isinstance(ahead, Refusal):
+                return Admission(position=rank + 1)
+            if not ahead.hopeless:
+                message = f"waiting for a GPU behind {rank} others of the pool; the first of them {ahead.message}"
+                return Admission(position=rank + 1, reason="GPUExhausted", message=message)
+        return replace(admission, placement=verdict)
+
+    def _find_gpu(self, pool: Pool, key: GroupKey, now: datetime) -> Placement | Refusal:
+        """A place for the group's pod by now."""
+        avatar = self._avatar_of(key)
+        if avatar is None:
+            return Refusal("its Avatar is gone", hopeless=True)
+        return self.gpus.find(pool, need(pool.spec.gpu, avatar), now)
+
+    def _avatar_of(self, key: GroupKey) -> Avatar | None:
+        group = self._groups.get(key)
+        first = min(group.members.values(), key=lambda m: m.age_key, default=None) if group else None
+        if first is None:
+            return None
+        return next(iter(self.avatars(AvatarKey(key.namespace, first.spec.avatar_name))), None)
+
+    def _gpu_view(self, view: GroupView, hints: GpuHints) -> GpuView:
+        """What is known of the GPU of the group's claim, or of its pod when somebody deleted the claim."""
+        holders: tuple[Pod | Service, ...] = (*view.claims, *view.pods)
+        reserved = next((p for h in holders if (p := placement_of(h.metadata)) is not None), None)
+        if reserved is None:
+            return GpuView()
+        meta, pod = holders[0].metadata, next(iter(view.pods), None)
+        shown = next((m.status.gpu for m in view.members if m.status.gpu is not None), None)
+        allocated = hints.allocated
+        if allocated is None and pod is not None and not reserved.uuid and shown is not None and shown.uuid:
+            # Read before this process began.
+            allocated = Placement(shown.reserved_mib, shown.node, shown.uuid, shown.index)
+        uuid = reserved.uuid or (allocated.uuid if allocated else "")
+        found = self.gpus.report_of(pod.metadata.uid if pod else "", uuid)
+        place = None
+        if view.pool is not None and view.avatar is not None and not reserved.uuid:
+            verdict = self.gpus.find(view.pool, need(view.pool.spec.gpu, view.avatar), view.now)
+            place = verdict if isinstance(verdict, Placement) else None
+        return GpuView(
+            reserved=reserved,
+            place=place,
+            lost=self.gpus.lost(uuid, reserved.node, view.now) if uuid else "",
+            stale=bool(uuid) and self.gpus.stale(uuid, view.now),
+            report=found[1] if found else None,
+            reported=found[2] if found else None,
+            node=found[0] if found else "",
+            podless_since=self.gpus.podless_since(meta.namespace, meta.name),
+            processes_gone=self.gpus.processes_gone(meta.namespace, meta.name),
+            confirmed=any(c.metadata.uid == hints.confirmed for c in view.claims),
+            claim_made=hints.claim_made,
+            allocated=allocated,
+        )
 
     def _bare_view(self, key: GroupKey, group: Group, now: datetime) -> GroupView:
         members = sorted(group.members.values(), key=lambda m: m.age_key)
@@ -295,6 +402,18 @@ class Store:
         free = found.spec.capacity - len(self._held[pool]) if found else 0
         for turn in self._waiting[pool][: max(0, free)]:
             self._changed(turn[2])
+            if found is not None and found.spec.gpu.mode != "None" and not self._hopeless(found, turn[2]):
+                # The next one is asked when this one has taken its part.
+                break
+
+    def _hopeless(self, pool: Pool, key: GroupKey) -> bool:
+        verdict = self._find_gpu(pool, key, self._clock())
+        return isinstance(verdict, Refusal) and verdict.hopeless
+
+    def _wake_for_gpus(self) -> None:
+        """There may be room on a GPU now: plan for those that wait for one."""
+        for pool in [key for key, line in self._waiting.items() if line]:
+            self._wake_next(pool)
 
     def _dequeue(self, group: Group) -> None:
         if group.turn is not None:
@@ -327,6 +446,8 @@ class Store:
                 key, pool = _group_of(item)
                 self._group(key, pool).members[item.metadata.name] = item
                 self._avatar_groups[key.namespace, item.spec.avatar_name].add(key)
+                if item.status.gpu is not None and item.status.pod_name:
+                    self.gpus.locate(key.namespace, item.status.pod_name, item.status.gpu.uuid)
                 self._touch(key)
                 # The pool's status counts its instances by phase.
                 self._changed(pool)
@@ -334,6 +455,10 @@ class Store:
                 if (found := _labelled(item.metadata)) is not None:
                     key, pool, port = found
                     self._group(key, pool).pods[item.metadata.name] = item
+                    if (reserved := placement_of(item.metadata)) is not None:
+                        self._reserve_gpu("Pod", key.namespace, item.metadata.name, reserved, item)
+                        spoken = item.metadata.annotations.get(ANNOTATION_AVATAR, "")
+                        self._pod_avatars[item.metadata.uid] = AvatarKey(key.namespace, spoken)
                     # A pod whose claim somebody has deleted still sits on its port.
                     self._hold(pool, port, f"Pod {item.metadata.name}")
                     self._touch(key)
@@ -341,8 +466,18 @@ class Store:
                 if (found := _labelled(item.metadata)) is not None:
                     key, pool, port = found
                     self._group(key, pool).claims[item.metadata.name] = item
+                    if (reserved := placement_of(item.metadata)) is not None:
+                        self._reserve_gpu("Service", key.namespace, item.metadata.name, reserved)
                     self._hold(pool, port, f"Service {item.metadata.name}")
                     self._touch(key)
+            case GpuNode():
+                self._moved_gpus(item.metadata.name, self.gpus.take_report(item))
+                for gpu in item.status.gpus:
+                    for pod in gpu.pods:
+                        self._used(pod.uid)
+            case Node():
+                if self.gpus.take_node(item):
+                    self._wake_for_gpus()
 
     def _unlink(self, item: AnyObject) -> None:
         match item:
@@ -366,6 +501,8 @@ class Store:
                     key, pool, port = found
                     if group := self._groups.get(key):
                         group.pods.pop(item.metadata.name, None)
+                    self._release_gpu("Pod", key.namespace, item.metadata.name)
+                    self._pod_avatars.pop(item.metadata.uid, None)
                     self._let_go(pool, port, f"Pod {item.metadata.name}")
                     self._touch(key)
             case Service():
@@ -373,9 +510,62 @@ class Store:
                     key, pool, port = found
                     if group := self._groups.get(key):
                         group.claims.pop(item.metadata.name, None)
+                    self._release_gpu("Service", key.namespace, item.metadata.name)
                     self._let_go(pool, port, f"Service {item.metadata.name}")
                     self._touch(key)
                     self._changed(pool)
+            case GpuNode():
+                self._moved_gpus(item.metadata.name, self.gpus.drop_report(item.metadata.name))
+            case Node():
+                self.gpus.drop_node(item.metadata.name)
+
+    def _reserve_gpu(
+        self, source: str, namespace: str, name: str, placement: Placement, pod: Pod | None = None
+    ) -> None:
+        ready = pod.condition("Ready") if pod is not None else None
+        reservation = Reservation(
+            namespace,
+            name,
+            placement.uuid,
+            (pod.spec.node_name if pod else "") or placement.node,
+            placement.mib,
+            pod.metadata.uid if pod else "",
+            ready.last_transition_time if ready is not None and ready.status == "True" else None,
+        )
+        self.gpus.hold(source, reservation, self._clock())
+        if reservation.node:
+            self._changed(GpuNodeKey("", reservation.node))
+
+    def _release_gpu(self, source: str, namespace: str, name: str) -> None:
+        node = self.gpus.let_go(source, namespace, name, self._clock())
+        if node is not None:
+            if node:
+                self._changed(GpuNodeKey("", node))
+            self._wake_for_gpus()
+
+    def _moved_gpus(self, node: str, uuids: set[str]) -> None:
+        """A report has come or gone: those on GPUs whose health changed, and those that wait, are planned."""
+        self._changed(GpuNodeKey("", node))
+        for pool in self.pools():
+            if pool.spec.gpu.mode != "None":
+                self._changed(PoolKey(pool.metadata.namespace, pool.metadata.name))
+        for namespace, name in self.gpus.held_by(uuids):
+            for kind in (Service, Pod):
+                found = self._objects[kind].get((namespace, name))
+                if found is not None and (labelled := _labelled(found.metadata)) is not None:
+                    self._changed(labelled[0])
+        self._wake_for_gpus()
+
+    def _used(self, pod_uid: str) -> None:
+        """A pod was seen to use GPU memory: its avatar's figures may have news."""
+        key = self._pod_avatars.get(pod_uid)
+        avatar = next(iter(self.avatars(key)), None) if key is not None else None
+        if key is not None and avatar is not None and learn(avatar.status.vram, self.gpus.usage(pod_uid)) is not None:
+            self._changed(key)
+
+    def observed_vram(self, key: AvatarKey) -> int:
+        """The most that a pod of the avatar uses by now; MiB."""
+        return max((self.gpus.usage(uid) for uid, avatar in self._pod_avatars.items() if avatar == key), default=0)
 
     def _group(self, key: GroupKey, pool: PoolKey) -> Group:
         group = self._groups.get(key)

@@ -14,13 +14,13 @@ from typing import Any
 import kopf
 
 from avatar_operator.domain.names import GROUP
-from avatar_operator.domain.resources import AnyObject
 from avatar_operator.kube.client import Resource
+from avatar_operator.kube.kinds import AnyObject
 
 from .metrics import Metrics
 from .resync import Resync
 from .store import Store
-from .watched import WATCHED
+from .watched import Watched
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -46,7 +46,7 @@ class _Backoffs:
             delay = min(15.0, delay * 2)
 
 
-def settings() -> kopf.OperatorSettings:
+def settings(watched: Sequence[Watched]) -> kopf.OperatorSettings:
     """kopf's settings; each line cures something that research/kopf.md measured."""
     result = kopf.OperatorSettings()
     result.persistence.diffbase_storage = _NoDiffBase()
@@ -58,13 +58,15 @@ def settings() -> kopf.OperatorSettings:
     result.networking.request_timeout = 120
     result.networking.connect_timeout = 5
     result.watching.chunk_size = 2000
-    for resource, _, selector in WATCHED:
-        if selector:
-            result.watching.label_selectors[_spec(resource)] = selector
+    for what in watched:
+        if what.selector:
+            result.watching.label_selectors[_spec(what.resource)] = what.selector
     return result
 
 
-def registry(store: Store, resync: Resync, metrics: Metrics, login: kopf.AiohttpSession) -> kopf.OperatorRegistry:
+def registry(
+    watched: Sequence[Watched], store: Store, resync: Resync, metrics: Metrics, login: kopf.AiohttpSession
+) -> kopf.OperatorRegistry:
     """Handlers that carry every event of the watched kinds into ``store``."""
     result = kopf.OperatorRegistry()
 
@@ -72,9 +74,9 @@ def registry(store: Store, resync: Resync, metrics: Metrics, login: kopf.Aiohttp
         return login
 
     kopf.on.login(registry=result)(log_in)
-    for resource, kind, _ in WATCHED:
-        kopf.on.event(*_spec(resource), registry=result, id=resource.plural)(
-            _handler(resource, kind, store, resync, metrics)
+    for what in watched:
+        kopf.on.event(*_spec(what.resource), registry=result, id=what.resource.plural)(
+            _handler(what.resource, what.kind, store, resync, metrics)
         )
     return result
 
@@ -99,6 +101,7 @@ def _handler(resource: Resource, kind: type[AnyObject], store: Store, resync: Re
 
 
 async def run(
+    watched: Sequence[Watched],
     store: Store,
     resync: Resync,
     metrics: Metrics,
@@ -108,8 +111,8 @@ async def run(
 ) -> None:
     """Watch until cancelled; sets ``started``. Raises when a stream is beyond repair (kopf ≥ 1.45)."""
     await kopf.operator(
-        registry=registry(store, resync, metrics, login),
-        settings=settings(),
+        registry=registry(watched, store, resync, metrics, login),
+        settings=settings(watched),
         standalone=True,
         clusterwide=not namespaces,
         namespaces=list(namespaces),

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from avatar_operator.domain.names import SELECTOR
-from avatar_operator.domain.resources import AnyObject, Avatar, Instance, Pod, Pool, Service
-from avatar_operator.kube.client import Resource
-from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, POOLS, SERVICES
+from typing import NamedTuple
 
+from avatar_operator.domain.gpunode import GpuNode, Node
+from avatar_operator.domain.names import SELECTOR
+from avatar_operator.domain.resources import Avatar, Instance, Pod, Pool, Service
+from avatar_operator.kube.client import Resource
+from avatar_operator.kube.kinds import AVATARS, GPUNODES, INSTANCES, NODES, PODS, POOLS, SERVICES, AnyObject
+
+
+class Watched(NamedTuple):
+    """One resource with its struct and label selector; ``cluster_scoped`` ones have no namespace."""
+
+    resource: Resource
+    kind: type[AnyObject]
+    selector: str = ""
+    cluster_scoped: bool = False
+
+
+_NODES = (Watched(NODES, Node, cluster_scoped=True), Watched(GPUNODES, GpuNode, cluster_scoped=True))
 # Pools and avatars first: an instance is planned with what it refers to at hand.
-WATCHED: tuple[tuple[Resource, type[AnyObject], str], ...] = (
-    (POOLS, Pool, ""),
-    (AVATARS, Avatar, ""),
-    (SERVICES, Service, SELECTOR),
-    (PODS, Pod, SELECTOR),
-    (INSTANCES, Instance, ""),
+_OTHERS = (
+    Watched(POOLS, Pool),
+    Watched(AVATARS, Avatar),
+    Watched(SERVICES, Service, SELECTOR),
+    Watched(PODS, Pod, SELECTOR),
+    Watched(INSTANCES, Instance),
 )
+
+
+def watched(*, nodes: bool) -> tuple[Watched, ...]:
+    """Everything that the store is fed from; without ``nodes`` nothing that is cluster-scoped."""
+    return (*_NODES, *_OTHERS) if nodes else _OTHERS

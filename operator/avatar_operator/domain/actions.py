@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .resources import Instance, Pod, Service
+from .placement import Need, Placement
+from .resources import Avatar, Dra, Instance, Pod, Service, VramStatus
 
 Json = dict[str, Any]
 
@@ -24,10 +25,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class CreateClaim:
-    """POST the Service that claims ``port`` for the group."""
+    """POST the Service that claims ``port``, and a part of a GPU where the pool has GPUs, for the group."""
 
     port: int
     body: Json
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,43 @@ class ReleaseClaim:
     """DELETE a claim, with its UID as a precondition."""
 
     service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmPlacement:
+    """Read everything that is reserved on the GPU of a claim, now that the claim itself can be read by others.
+
+    Whoever writes first and reads then cannot miss another who does the same:
+    two operators never put more on a GPU than fits.
+    """
+
+    service: Service
+    need: Need
+
+
+@dataclass(frozen=True, slots=True)
+class CreateDeviceClaim:
+    """POST the ResourceClaim that ``pod`` waits for (mode DRA); it belongs to the pod and ends with it."""
+
+    pod: Pod
+    body: Json
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAllocation:
+    """GET what the scheduler allocated to the ResourceClaim ``claim`` of ``pod``."""
+
+    pod: Pod
+    claim: str
+    dra: Dra
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseEstimate:
+    """PATCH what is known of an avatar's GPU memory: a pod of it ran out of it."""
+
+    avatar: Avatar
+    vram: VramStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +85,11 @@ class CreatePod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """DELETE a pod (its own grace period), with its UID as a precondition."""
+    """DELETE a pod, with its UID as a precondition; ``grace`` seconds instead of its own grace period."""
 
     pod: Pod
     reason: str
+    grace: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +151,10 @@ class SetDraining:
 Action = (
     CreateClaim
     | ReleaseClaim
+    | ConfirmPlacement
+    | CreateDeviceClaim
+    | ReadAllocation
+    | RaiseEstimate
     | CreatePod
     | DeletePod
     | SetOwners

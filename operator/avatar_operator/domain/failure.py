@@ -39,10 +39,12 @@ def fail(view: GroupView, members: list[Instance], state: PodState, result: Plan
     server = members[0]
     ready = next((m.status.ready_time for m in members if m.status.ready_time), None)
     forgiven = ready is not None and view.now - ready >= timedelta(seconds=FORGIVE_SECONDS)
-    failures = 1 + (0 if forgiven else server.status.restarts)
-    again_at_once = ready is not None and failures == 1
+    # A GPU that was lost is not its instance's failure.
+    innocent = state.reason == "GPULost"
+    failures = (0 if innocent else 1) + (0 if forgiven else server.status.restarts)
+    again_at_once = innocent or (ready is not None and failures == 1)
     retry: datetime | None = None
-    phase, tail = "Starting", "; starting a new pod"
+    phase, tail = "Starting", "" if innocent else "; starting a new pod"
     if not again_at_once:
         retry = ceil(view.now + backoff(failures, server.metadata.uid))
         phase, tail = "Failed", f"; next try at {retry:%H:%M:%S} UTC"

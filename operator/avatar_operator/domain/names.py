@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 GROUP = "avatars.virtualtutor.io"
 VERSION = "v1alpha1"
@@ -15,6 +16,11 @@ COMPONENT = "avatar-runtime"
 LABEL_POOL = f"{GROUP}/pool"
 LABEL_GROUP = f"{GROUP}/group"
 LABEL_PORT = f"{GROUP}/port"
+LABEL_CREATED_BY = f"{GROUP}/created-by"
+LABEL_GPU = f"{GROUP}/gpu"
+ANNOTATION_GPU_NODE = f"{GROUP}/gpu-node"
+ANNOTATION_GPU_INDEX = f"{GROUP}/gpu-index"
+ANNOTATION_GPU_MIB = f"{GROUP}/gpu-mib"
 ANNOTATION_AVATAR = f"{GROUP}/avatar-name"
 ANNOTATION_TEMPLATE = f"{GROUP}/template"
 
@@ -39,3 +45,16 @@ def group_id(pool: str, avatar_name: str, exclusive_uid: str = "") -> str:
     """
     text = "\0".join((pool, avatar_name, exclusive_uid))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def instance_name(pool: str, avatar_name: str, ordinal: int = 0) -> str:
+    """Name of the AvatarInstance that the REST API keeps for an avatar in a pool.
+
+    Everybody who starts the same avatar comes to the same name, so creating it
+    is get-or-create: the API server lets only one be made. ``ordinal`` counts
+    the further ones that a pool with ``sessions.spill: Spill`` may have. At
+    most 63 characters; the readable part is for people, the hash is the name.
+    """
+    digest = hashlib.sha256("\0".join((pool, avatar_name)).encode()).hexdigest()[:10]
+    words = re.sub(r"[^a-z0-9]+", "-", avatar_name.lower()).strip("-")[:40].strip("-") or "avatar"
+    return f"{words}-{digest}" + (f"-{ordinal + 1}" if ordinal else "")

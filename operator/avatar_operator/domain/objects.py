@@ -6,9 +6,10 @@ import hashlib
 import json
 from typing import Any
 
-from . import names
+from . import devices, names
 from .actions import Json
 from .engines import runtime_flag
+from .placement import Placement
 from .resources import Instance, Pool, Probes, Runtime
 from .settings import Settings
 
@@ -53,16 +54,20 @@ def owner(instance: Instance, *, controller: bool) -> Json:
     }
 
 
-def service(instance: Instance, group: str, port: int) -> Json:
-    """The Service that claims ``port``. No ownerReference: it outlives the pod (design §4)."""
+def service(instance: Instance, group: str, port: int, placement: Placement | None = None) -> Json:
+    """The Service that claims ``port`` and, by ``placement``, a part of a GPU.
+
+    No ownerReference: it outlives the pod (design §4).
+    """
+    gpu_labels, gpu_annotations = devices.reservation_metadata(placement) if placement else ({}, {})
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
             "name": names.claim_name(port),
             "namespace": instance.metadata.namespace,
-            "labels": labels(instance.spec.pool_ref, group, port),
-            "annotations": {names.ANNOTATION_AVATAR: instance.spec.avatar_name},
+            "labels": {**labels(instance.spec.pool_ref, group, port), **gpu_labels},
+            "annotations": {names.ANNOTATION_AVATAR: instance.spec.avatar_name, **gpu_annotations},
         },
         "spec": {
             "selector": {names.LABEL_GROUP: group, names.LABEL_PORT: str(port)},
@@ -74,12 +79,25 @@ def service(instance: Instance, group: str, port: int) -> Json:
     }
 
 
-def pod(pool: Pool, members: list[Instance], settings: Settings, group: str, port: int) -> Json:
-    """The runtime Pod for ``members`` (the server first) on ``port``."""
+def pod(
+    pool: Pool,
+    members: list[Instance],
+    settings: Settings,
+    group: str,
+    port: int,
+    placement: Placement | None = None,
+    claim: str = "",
+) -> Json:
+    """The runtime Pod for ``members`` (the server first) on ``port``.
+
+    ``placement`` says which GPU it asks for (None: none); ``claim`` names its ResourceClaim (mode DRA).
+    """
     server, runtime = members[0], pool.spec.runtime
     spec = _pod_spec(pool, settings, port)
-    template = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
-    return {
+    # Not from the equipped spec: a pod is not outdated because another GPU would be chosen now.
+    made_from = [spec, devices.template(pool.spec.gpu)]
+    template = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    body: Json = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
@@ -96,6 +114,9 @@ def pod(pool: Pool, members: list[Instance], settings: Settings, group: str, por
         },
         "spec": spec,
     }
+    if placement is not None:
+        devices.equip(body, pool, placement, claim)
+    return body
 
 
 def template_hash(body: Json) -> str:
@@ -152,7 +173,7 @@ def _container(pool: Pool, settings: Settings, port: int, mounts: list[Json]) ->
             *runtime.env,
         ],
         "ports": ports,
-        "resources": _resources(pool),
+        "resources": runtime.resources,
         "volumeMounts": mounts,
         "securityContext": runtime.security_context or _CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -185,14 +206,6 @@ def _arguments(pool: Pool, settings: Settings, port: int) -> list[str]:
     }
     # "--flag=value" so that a value which begins with a dash stays a value.
     return [f"{flag}={value}" for flag, value in flags.items() if value]
-
-
-def _resources(pool: Pool) -> Json:
-    resources = pool.spec.runtime.resources
-    if pool.spec.gpu.mode != "DevicePlugin":
-        return resources
-    limits = {**resources.get("limits", {}), pool.spec.gpu.resource_name: 1}
-    return {**resources, "limits": limits}
 
 
 def _probe(probes: Probes, port: int, period: int, failures: int) -> Json:

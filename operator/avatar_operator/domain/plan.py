@@ -12,25 +12,41 @@ from datetime import datetime, timedelta
 
 from . import objects, serving
 from .actions import (
+    ConfirmPlacement,
     CreateClaim,
+    CreateDeviceClaim,
     CreatePod,
     DeletePod,
     Event,
+    PatchStatus,
     Plan,
+    RaiseEstimate,
+    ReadAllocation,
     ReleaseClaim,
     SetOwners,
 )
+from .assigned import gpu_status, reservation_holds, reserved
 from .clock import floor
+from .devices import DEVICE_REQUEST, PLACED_MODES, placement_of, resource_claim
+from .estimate import need, raise_after
 from .failure import fail
 from .names import LABEL_PORT
 from .podstate import PodPhase, PodState, classify
-from .resources import Avatar, AvatarSpec, Instance, LastTermination, Meta, Pod, Service
+from .resources import Avatar, AvatarSpec, Instance, LastTermination, Meta, Pod, Pool, Service, Termination
+from .sessions import Roll, lapse, next_lapse
 from .settings import check, resolve
 from .status import ASLEEP, NO_POD, Desired, planned, say
 from .view import GroupView
 
 # What a new instance refers to may come this much later (seconds) before it counts as missing.
 BELIEVE_SECONDS = 2
+
+# So many sessions are named in one event.
+NAMED_SESSIONS = 3
+# Those that wait for a GPU are looked at this often (seconds), whatever is heard meanwhile.
+LOOK_FOR_GPU_SECONDS = 10
+# A pod on a lost GPU serves nobody any more: it is not given the time to drain (seconds).
+LOST_GPU_GRACE_SECONDS = 2
 
 # Phases of a pod in which its container runs: an answer of the runtime itself is as good as the kubelet's Ready.
 _UP = (PodPhase.STARTING, PodPhase.UNREADY)
@@ -56,6 +72,8 @@ def needs_claim(view: GroupView) -> bool:
 def plan(view: GroupView) -> Plan:
     """What to do about ``view`` now, and when to look again."""
     result = Plan()
+    if _lapse(view, result):
+        return result
     live = [p for p in view.pods if p.metadata.deletion_timestamp is None]
     wanting = [m for m in view.members if wants_to_run(m)]
     if view.pool is None and live and wanting:
@@ -81,6 +99,24 @@ def plan(view: GroupView) -> Plan:
     _run(view, valid, pod, result)
     _settle_asleep(view, result)
     return result
+
+
+def _lapse(view: GroupView, result: Plan) -> bool:
+    """End the sessions whose lease is over; whether there were any. What follows from it is the next plan's."""
+    for member in view.members:
+        roll = Roll.of(member.status)
+        left = lapse(roll, view.now)
+        result.wake_at(next_lapse(left.sessions))
+        if left is roll:
+            continue
+        ended = [s for s in roll.sessions if s not in left.sessions]
+        who = ", ".join(f"{s.id} of {s.user}" if s.user else s.id for s in ended[:NAMED_SESSIONS])
+        more = f" and {len(ended) - NAMED_SESSIONS} more" if len(ended) > NAMED_SESSIONS else ""
+        text = f"no sign of life from session {who}{more} in its time; {left.connections} connected still"
+        # By compare-and-swap: a session that is renewed in this very moment stays.
+        event = Event("Normal", "SessionExpired", text)
+        result.actions.append(PatchStatus(member, dict(left.status()), exact=True, events=(event,)))
+    return bool(result.actions)
 
 
 # ---- members ---------------------------------------------------------------------
@@ -133,9 +169,23 @@ def _settle_asleep(view: GroupView, result: Plan) -> None:
 
 
 def _clean_up(view: GroupView, result: Plan) -> None:
-    """Nobody wants to run: release the port once the last pod is gone."""
-    if not view.pods:
+    """Nobody wants to run: release the port once the last pod is gone, and a GPU when its memory is, too."""
+    if view.pods or not view.claims:
+        return
+    due = _gpu_free_at(view)
+    if due is None or view.now >= due:
         result.actions.extend(ReleaseClaim(claim) for claim in view.claims)
+    else:
+        result.wake_at(due)
+
+
+def _gpu_free_at(view: GroupView) -> datetime | None:
+    """When the memory that the last pod used counts as free; None = it does now."""
+    gpu = view.gpu
+    if gpu.reserved is None or gpu.lost or gpu.processes_gone or gpu.podless_since is None:
+        return None
+    termination = view.pool.spec.termination if view.pool is not None else Termination()
+    return gpu.podless_since + timedelta(seconds=termination.gpu_release_seconds)
 
 
 # ---- without a pod ---------------------------------------------------------------
@@ -160,12 +210,26 @@ def _start(view: GroupView, members: list[Instance], result: Plan) -> None:
         return
     claim = _one_claim(view, result)
     if claim is not None:
-        _create_pod(view, members, claim, result)
+        _use_claim(view, members, claim, result)
     elif view.admission.port is not None:
-        port = view.admission.port
-        result.actions.append(CreateClaim(port, objects.service(server, view.key.id, port)))
-    else:
+        port, placement = view.admission.port, view.admission.placement
+        body = objects.service(server, view.key.id, port, placement)
+        result.actions.append(CreateClaim(port, body, placement))
+    elif view.admission.reason:
         _queue(view, members, result)
+
+
+def _use_claim(view: GroupView, members: list[Instance], claim: Service, result: Plan) -> None:
+    """Put a pod behind the claim, if the GPU that it reserves is good and really ours."""
+    pool, avatar = view.pool, view.avatar
+    if pool is None or avatar is None:
+        raise ValueError("a claim is used only for instances that passed check()")
+    if not reservation_holds(view.gpu, pool):
+        result.actions.append(ReleaseClaim(claim))
+    elif pool.spec.gpu.mode in PLACED_MODES and view.gpu.report is not None and not view.gpu.confirmed:
+        result.actions.append(ConfirmPlacement(claim, need(pool.spec.gpu, avatar)))
+    else:
+        _create_pod(view, members, claim, result)
 
 
 def _lost(view: GroupView, members: list[Instance], result: Plan) -> None:
@@ -207,12 +271,17 @@ def _create_pod(view: GroupView, members: list[Instance], claim: Service, result
         raise ValueError("a pod is planned only for instances that passed check()")
     port = int(claim.metadata.labels[LABEL_PORT])
     settings = resolve(server, pool, avatar)
-    result.actions.append(CreatePod(objects.pod(pool, members, settings, view.key.id, port)))
+    placement = view.gpu.reserved if pool.spec.gpu.mode in PLACED_MODES else view.gpu.place or view.gpu.reserved
+    # Unlike the claim's and the pod's, this name is used once: one that is being deleted must not be in the way.
+    device_claim = f"{claim.metadata.name}-{int(view.now.timestamp() * 1000):x}" if pool.spec.gpu.mode == "DRA" else ""
+    body = objects.pod(pool, members, settings, view.key.id, port, placement, device_claim)
+    result.actions.append(CreatePod(body))
     woken = server.status.phase == "Stopped"
+    on = f" on GPU {placement.index} of {placement.node}" if placement and placement.uuid and placement.node else ""
     event = Event(
         "Normal",
         "Woken" if woken else "Starting",
-        f"{'woken by a connection, ' if woken else ''}claimed port {port} and created pod {claim.metadata.name}",
+        f"{'woken by a connection, ' if woken else ''}claimed port {port} and created pod {claim.metadata.name}{on}",
     )
     fields = {
         **NO_POD,
@@ -222,11 +291,14 @@ def _create_pod(view: GroupView, members: list[Instance], claim: Service, result
         "queuePosition": None,
         "retryTime": None,
     }
-    conditions = (
+    conditions = [
         ("PortClaimed", "True", "Claimed", f"Service {claim.metadata.name}"),
         ("Ready", "False", "Starting", "the runtime is starting"),
-    )
-    say(view.now, server, Desired("Starting", "Starting", "", fields, conditions), result, event)
+    ]
+    if (gpu := gpu_status(view.gpu, pool)) is not None:
+        fields["gpu"] = gpu
+        conditions.append(("GPUAssigned", *reserved(view.gpu, pool, gpu)))
+    say(view.now, server, Desired("Starting", "Starting", "", fields, tuple(conditions)), result, event)
     _follow(view, members, result)
 
 
@@ -250,11 +322,23 @@ def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
             _fail(view, members, PodState(PodPhase.FAILED, "QueueTimeout", text), result)
             return
     fields = {**NO_POD, "queuePosition": position, "retryTime": None}
-    conditions = (
+    conditions = [
         ("PortClaimed", "False", reason, message),
         ("Ready", "False", reason, message),
-    )
-    desired = Desired(phase, reason, message, fields, conditions)
+    ]
+    if reason == "GPUExhausted":
+        if position and position > 1 and (server.status.reason, server.status.queue_position) == (reason, position):
+            # The figures move with each report; only the one whose turn it is keeps up with them.
+            message = server.status.message
+        without = "no port is claimed before there is a GPU"
+        conditions = [
+            ("PortClaimed", "False", reason, without),
+            ("GPUAssigned", "False", reason, message),
+            ("Ready", "False", reason, "waiting for a GPU"),
+        ]
+        # Telemetry may age without an event; besides, it comes as one.
+        result.wake_at(view.now + timedelta(seconds=LOOK_FOR_GPU_SECONDS))
+    desired = Desired(phase, reason, message, fields, tuple(conditions))
     event = Event("Normal", reason, message) if server.status.reason != reason else None
     say(view.now, server, desired, result, event)
     _follow(view, members, result)
@@ -283,6 +367,8 @@ def _run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> No
     settings = resolve(server, pool, avatar)
     _claim_for_pod(view, server, pod, result)
     _own(members, pod, result)
+    if pool.spec.gpu.mode == "DRA":
+        _claim_device(view, pool, pod, result)
     created = pod.metadata.creation_timestamp or view.now
     was_ready = any(m.status.ready_time is not None and m.status.ready_time >= created for m in members)
     state = classify(
@@ -292,8 +378,12 @@ def _run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> No
         failures=pool.spec.health.failures,
         was_ready=was_ready,
     )
-    if state.phase is PodPhase.FAILED:
+    if view.gpu.lost:
+        _leave_gpu(view, members, pod, result)
+    elif state.phase is PodPhase.FAILED:
         result.actions.append(DeletePod(pod, state.reason))
+        if state.reason == "GPUOutOfMemory":
+            _learn_from(view, pool, pod, result)
         fail(view, members, state, result)
     elif state.phase is PodPhase.READY or (state.phase in _UP and serving.answers_until(view, pod) is not None):
         serving.serve(serving.Case(view, pool, members, pod, settings), result)
@@ -302,11 +392,42 @@ def _run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> No
     _follow(view, members, result, pod)
 
 
+def _claim_device(view: GroupView, pool: Pool, pod: Pod, result: Plan) -> None:
+    """The pod's ResourceClaim is made after the pod, which owns it; what it got is read when a node has it."""
+    name = next((c.resource_claim_name for c in pod.spec.resource_claims if c.name == DEVICE_REQUEST), "")
+    placement = view.gpu.place or view.gpu.reserved
+    if not name or placement is None:
+        return
+    if pod.spec.node_name:
+        if view.gpu.allocated is None:
+            result.actions.append(ReadAllocation(pod, name, pool.spec.gpu.dra))
+    elif not view.gpu.claim_made:
+        result.actions.append(CreateDeviceClaim(pod, resource_claim(pool, pod.metadata, placement, name)))
+
+
+def _leave_gpu(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> None:
+    """The GPU under the pod is lost: start anew on another one. The instance has not failed."""
+    message = f"{view.gpu.lost}; moving to another GPU"
+    result.actions.append(DeletePod(pod, "GPULost", grace=LOST_GPU_GRACE_SECONDS))
+    fail(view, members, PodState(PodPhase.FAILED, "GPULost", message), result)
+
+
+def _learn_from(view: GroupView, pool: Pool, pod: Pod, result: Plan) -> None:
+    """A pod that ran out of GPU memory reserves more next time."""
+    reservation = placement_of(pod.metadata)
+    if view.avatar is None or reservation is None or pool.spec.gpu.estimates == "Fixed":
+        return
+    vram = raise_after(view.avatar.status.vram, reservation.mib)
+    if vram is not None:
+        result.actions.append(RaiseEstimate(view.avatar, vram))
+
+
 def _claim_for_pod(view: GroupView, server: Instance, pod: Pod, result: Plan) -> None:
     """A pod without its claim (somebody deleted the Service) gets it back."""
     port = int(pod.metadata.labels.get(LABEL_PORT, "0"))
     if port and not any(c.metadata.name == pod.metadata.name for c in view.claims):
-        result.actions.append(CreateClaim(port, objects.service(server, view.key.id, port)))
+        placement = placement_of(pod.metadata)
+        result.actions.append(CreateClaim(port, objects.service(server, view.key.id, port, placement), placement))
     with_pod = {p.metadata.name for p in view.pods}
     result.actions.extend(ReleaseClaim(c) for c in view.claims if c.metadata.name not in with_pod)
 

@@ -26,6 +26,8 @@ _PULL_ERRORS = {
     "ImageInspectError",
     "RegistryUnavailable",
 }
+# What PyTorch, CUDA's driver and CUDA's runtime say.
+_GPU_MEMORY = ("CUDA out of memory", "OutOfMemoryError", "CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation")
 _CONFIG_ERRORS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
@@ -103,6 +105,9 @@ def _broken(container: ContainerStatus, failures: int) -> PodState | None:
         return PodState(PodPhase.FAILED, waiting.reason, waiting.message or waiting.reason)
     if last is not None and last.exit_code == EX_CONFIG and container.state.running is None:
         return PodState(PodPhase.FAILED, "RuntimeConfigError", _tail(last.message), last.exit_code)
+    if last is not None and container.state.running is None and any(word in last.message for word in _GPU_MEMORY):
+        # Starting again on the same reservation would end the same way.
+        return PodState(PodPhase.FAILED, "GPUOutOfMemory", _tail(last.message), last.exit_code)
     if last is not None and container.restart_count >= failures and container.state.running is None:
         reason = "OOMKilled" if last.reason == "OOMKilled" else "CrashLoop"
         text = f"the runtime ended {container.restart_count + 1} times, last with exit code {last.exit_code}"

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from .placement import Placement
 from .resources import Ports
 
 
@@ -18,11 +19,14 @@ from .resources import Ports
 class Admission:
     """Where a group stands in its pool.
 
-    ``port`` is set when it may claim one now; else ``position`` (1 = next) in
-    the queue and ``reason`` PoolFull or PortsExhausted.
+    ``port`` is set when it may claim one now, with the GPU ``placement`` that
+    goes with it where the pool has GPUs. Else ``position`` (1 = next) in the
+    queue and ``reason`` PoolFull, PortsExhausted or GPUExhausted; without a
+    reason its turn comes in a moment.
     """
 
     port: int | None = None
+    placement: Placement | None = None
     position: int = 0
     reason: str = ""
     message: str = ""

@@ -112,12 +112,21 @@ class IceServer(Model, frozen=True):
     credential: str = ""
 
 
+class SecretKey(Model, frozen=True):
+    """A key of a Secret in the pool's namespace."""
+
+    name: str
+    key: str = "secret"
+
+
 class Network(Model, frozen=True):
     """How clients reach an instance."""
 
     mode: str = "HostNetwork"
     external_host: str = ""
     ice_servers: list[IceServer] = []
+    turn_secret_ref: SecretKey | None = None
+    turn_ttl_seconds: int = field(default=3600, name="turnTTLSeconds")
     udp_port_base: int = 50000
     udp_ports_per_instance: int = 20
 
@@ -131,8 +140,16 @@ class GpuSelector(Model, frozen=True):
     node_selector: dict[str, str] = {}
 
 
+class Dra(Model, frozen=True):
+    """How a ResourceClaim asks for memory of a GPU: class, driver (the domain of its attributes), capacity."""
+
+    device_class_name: str = "gpu.nvidia.com"
+    driver: str = "gpu.nvidia.com"
+    capacity: str = "memory"
+
+
 class Gpu(Model, frozen=True):
-    """GPU rules of a pool; MiB."""
+    """GPU rules of a pool; MiB. ``estimates``: whether learned figures count (AtLeast, Learned, Fixed)."""
 
     mode: str = "None"
     resource_name: str = "nvidia.com/gpu"
@@ -141,7 +158,9 @@ class Gpu(Model, frozen=True):
     min_free_mib: int = field(default=11000, name="minFreeMiB")
     per_instance_mib: int = field(default=4096, name="perInstanceMiB")
     policy: str = "PrimaryFirst"
+    estimates: str = "AtLeast"
     runtime_class_name: str = ""
+    dra: Dra = Dra()
 
 
 class PoolIdle(Model, frozen=True):
@@ -191,6 +210,14 @@ class Limits(Model, frozen=True):
     allow_host_path: bool = False
 
 
+class PoolSessions(Model, frozen=True):
+    """How the REST API keeps sessions; windows in seconds."""
+
+    spill: str = "Refuse"
+    connect_seconds: int = 60
+    reconnect_seconds: int = 30
+
+
 class PoolTts(Model, frozen=True):
     """The TTS engine of a pool and where it answers."""
 
@@ -214,6 +241,7 @@ class PoolSpec(Model, frozen=True):
     queue: Queue = Queue()
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
+    sessions: PoolSessions = PoolSessions()
     tts: PoolTts = PoolTts()
 
     @property
@@ -311,13 +339,22 @@ class AvatarSpec(Model, frozen=True):
     max_sessions: int | None = None
     tts: TtsChoice = TtsChoice()
     vram_mib: int | None = field(default=None, name="vramMiB")
+    min_free_mib: int | None = field(default=None, name="minFreeMiB")
     keep_warm: bool = False
+
+
+class VramStatus(Model, frozen=True):
+    """Avatar.status.vram: the most that a pod was seen to use, and what the next one reserves because of it; MiB."""
+
+    observed_mib: int = field(default=0, name="observedMiB")
+    estimate_mib: int = field(default=0, name="estimateMiB")
 
 
 class AvatarStatus(Model, frozen=True):
     """Avatar.status."""
 
     observed_generation: int = 0
+    vram: VramStatus | None = None
     conditions: tuple[Condition, ...] = ()
 
 
@@ -361,6 +398,7 @@ class Session(Model, frozen=True):
     user: str = ""
     since: datetime | None = None
     expires: datetime | None = None
+    ttl_seconds: int | None = None
 
 
 class GpuStatus(Model, frozen=True):
@@ -474,10 +512,18 @@ class ContainerStatus(Model, frozen=True):
     last_state: ContainerState = ContainerState()
 
 
+class PodClaim(Model, frozen=True):
+    """spec.resourceClaims[]."""
+
+    name: str
+    resource_claim_name: str = ""
+
+
 class PodSpec(Model, frozen=True):
     """The parts of a Pod's spec that decisions read."""
 
     node_name: str = ""
+    resource_claims: tuple[PodClaim, ...] = ()
 
 
 class PodStatus(Model, frozen=True):
@@ -509,6 +555,3 @@ class Service(Model, frozen=True):
     """A Service that claims a port."""
 
     metadata: Meta
-
-
-AnyObject = Pool | Avatar | Instance | Pod | Service

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from . import leak as leaks
 from . import objects
 from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
+from .assigned import condition, gpu_status
 from .clock import ceil, floor
 from .idle import Clock, look
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
 from .podstate import PodPhase, PodState, running_since, started_at
-from .resources import GpuStatus, Instance, LastTermination, Pod, Pool
+from .resources import Instance, LastTermination, Pod, Pool
 from .settings import Settings, check, resolve
 from .status import ASLEEP, NO_POD, Desired, say
 from .view import GroupView
@@ -28,6 +29,8 @@ ASK_SECONDS = 0.1
 ASK_SLOWLY_AFTER_SECONDS = 10
 # So long, and two periods of the kubelet's probe, an answer to us stands in for the kubelet's Ready.
 ANSWER_SECONDS = 5
+# A runtime may need so long (seconds) to know which GPUs it sees; some never tell.
+ASK_FOR_GPUS_SECONDS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +163,23 @@ def _in_service(case: Case, result: Plan) -> None:
         result.actions.append(ProbeActivity(case.pod, case.port))
     else:
         _say_running(case, clock, result, leak.condition)
-        if running and leak.probe and not any(isinstance(a, ProbeActivity) for a in result.actions):
+        ask = leak.probe or _ask_for_gpus(case, result)
+        if running and ask and not any(isinstance(a, ProbeActivity) for a in result.actions):
             result.actions.append(ProbeActivity(case.pod, case.port))
+
+
+def _ask_for_gpus(case: Case, result: Plan) -> bool:
+    """Whether to ask the runtime now which GPUs it sees: once, and again for a while if it does not tell yet."""
+    if case.pool.spec.gpu.mode == "None":
+        return False
+    seen, ready = case.view.runtime.activity, case.server.status.ready_time
+    if seen is None:
+        return True
+    if seen.gpus is not None or ready is None or seen.at >= ready + timedelta(seconds=ASK_FOR_GPUS_SECONDS):
+        return False
+    again = seen.at + timedelta(seconds=ASK_FOR_GPUS_SECONDS / 4)
+    result.wake_at(again)
+    return case.view.now >= again
 
 
 def _unused(case: Case, result: Plan) -> bool:
@@ -212,10 +230,10 @@ def _say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, 
     ]
     if count is not None:
         conditions.append(count)
-    gpu = None
-    if pool.spec.gpu.mode != "None":
-        gpu = GpuStatus(node=pod.spec.node_name)
-        conditions.append(("GPUAssigned", "True", "Scheduled", f"by {pool.spec.gpu.mode} on {pod.spec.node_name}"))
+    gpu = gpu_status(case.view.gpu, pool, pod)
+    assigned = condition(case.view, pool, pod)
+    if assigned is not None:
+        conditions.append(assigned)
     fields: Json = {
         "port": case.port,
         "webrtcUrl": url,
@@ -232,7 +250,8 @@ def _say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, 
         "idleDeadline": ceil(clock.deadline) if clock.deadline else None,
         "lastActivityTime": floor(clock.last_activity) if clock.last_activity else None,
     }
-    case.say(Desired("Running", "Serving", "", fields, tuple(conditions)), result, _became(server, pod, url))
+    desired = Desired("Running", "Serving", "", fields, tuple(conditions))
+    case.say(desired, result, _became(server, pod, url) or _no_gpu(server, assigned))
 
 
 def _activity_condition(case: Case, clock: Clock) -> tuple[str, str, str, str]:
@@ -253,6 +272,14 @@ def _became(server: Instance, pod: Pod, url: str) -> Event | None:
             return Event("Normal", "TookOver", f"serves the avatar now, in pod {pod.metadata.name}, at {url}")
         case _:
             return Event("Normal", "Ready", f"pod {pod.metadata.name} is ready at {url}")
+
+
+def _no_gpu(server: Instance, assigned: tuple[str, str, str, str] | None) -> Event | None:
+    """Said once: when the condition turns."""
+    if assigned is None or assigned[2] != "NoGPUVisible":
+        return None
+    known = next((c for c in server.status.conditions if c.type == assigned[0]), None)
+    return Event("Warning", assigned[2], assigned[3]) if known is None or known.reason != assigned[2] else None
 
 
 def webrtc_url(pool: Pool, pod: Pod, port: int) -> str:

@@ -110,10 +110,4 @@ def _check_supported(pool: Pool, avatar: Avatar) -> Problem | None:
             f"Avatar {avatar.metadata.name!r}: spec.data.hostPath is not allowed by pool "
             f"{pool.metadata.name!r}; set its spec.limits.allowHostPath or use pvc or image",
         )
-    if pool.spec.gpu.mode not in ("None", "DevicePlugin"):
-        return Problem(
-            "GPUModeUnavailable",
-            f"AvatarPool {pool.metadata.name!r}: spec.gpu.mode {pool.spec.gpu.mode!r} needs the node agent, "
-            "which this version does not have yet; use None or DevicePlugin",
-        )
     return None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from .gpunode import GpuReport
+from .placement import Placement
 from .ports import Admission
 from .resources import Avatar, Instance, Pod, Pool, Service
 
@@ -21,13 +23,17 @@ class GroupKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What the runtime said of itself at ``at``; ``sessions`` None = it could not be asked."""
+    """What the runtime said of itself at ``at``; ``sessions`` None = it could not be asked.
+
+    ``gpus``: the UUIDs that it sees; None = it does not tell.
+    """
 
     at: datetime
     sessions: int | None
     idle_seconds: float | None = None
     draining: bool = False
     error: str = ""
+    gpus: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,47 @@ class RuntimeView:
     told_at: datetime | None = None
     asked_at: datetime | None = None
     answered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuHints:
+    """What this process remembers of a group's GPU; lost on restart, and then found out again.
+
+    ``confirmed``: UID of the claim after whose writing everything on the GPU
+    was read, and fits. ``claim_made``: the pod's ResourceClaim exists.
+    ``allocated``: what the scheduler gave it.
+    """
+
+    confirmed: str = ""
+    claim_made: bool = False
+    allocated: Placement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuView:
+    """What is known of the GPU that a group's claim holds.
+
+    ``reserved``: what the claim says. ``place``: where a new pod would go by
+    now (modes in which the scheduler has the last word). ``lost``: why no pod
+    can go on there. ``report``: the newest one of that GPU, made at
+    ``reported``; ``stale`` = too old to go by. ``podless_since``: since when
+    the claim has no pod; ``processes_gone``: the agent saw its processes leave.
+
+    ``confirmed``, ``claim_made``, ``allocated``: see GpuHints.
+    """
+
+    reserved: Placement | None = None
+    place: Placement | None = None
+    lost: str = ""
+    stale: bool = False
+    report: GpuReport | None = None
+    reported: datetime | None = None
+    node: str = ""
+    podless_since: datetime | None = None
+    processes_gone: bool = False
+    confirmed: bool = False
+    claim_made: bool = False
+    allocated: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +110,4 @@ class GroupView:
     admission: Admission = Admission()
     runtime: RuntimeView = RuntimeView()
     rejection: tuple[str, str] | None = None
+    gpu: GpuView = GpuView()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -20,12 +20,16 @@ from .errors import BusyError, from_status
 Json = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
+# JSON is YAML, too.
+APPLY_PATCH = "application/apply-patch+yaml"
 # A metadata-only list: all that a resync compares, at a tenth of the cost.
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
 
 REQUEST_TIMEOUT_SECONDS = 15.0
 LIST_TIMEOUT_SECONDS = 120.0
 LIST_PAGE = 2000
+# An object is 1.5 MiB at most in etcd; with its bookkeeping a line of a watch stays well below this.
+WATCH_LINE_LIMIT = 16 << 20
 
 Observer = Callable[[str, str, int, float], None]
 
@@ -47,7 +51,7 @@ class Resource(msgspec.Struct, frozen=True):
 
 
 class KubeClient:
-    """get, list, create, patch, delete; errors as in kube.errors, never retried here."""
+    """get, list, create, patch, apply, delete; errors as in kube.errors, never retried here."""
 
     def __init__(
         self, session: aiohttp.ClientSession, server: str, *, concurrency: int = 64, observe: Observer | None = None
@@ -81,6 +85,36 @@ class KubeClient:
                 return items, str(meta["resourceVersion"])
             params["continue"] = meta["continue"]
 
+    async def watch(self, resource: Resource, namespace: str, version: str, seconds: int) -> AsyncIterator[bytes]:
+        """Events since ``version``, a line of JSON each, for ``seconds``; bookmarks among them.
+
+        Ends when the API server ends it. BusyError when the stream breaks, or
+        nothing comes for longer than it may be open.
+        """
+        path = resource.path(namespace)
+        params = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
+        timeout = aiohttp.ClientTimeout(total=seconds + REQUEST_TIMEOUT_SECONDS, sock_connect=REQUEST_TIMEOUT_SECONDS)
+        rest = b""
+        try:
+            async with self._session.get(self._server + path, params=params, timeout=timeout) as response:
+                if response.status >= 400:
+                    raise from_status(response.status, _status_body(await response.read()), _retry_after(response))
+                # Not by readline: its limit is smaller than what an object may have.
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield line
+                    if len(rest) > WATCH_LINE_LIMIT:
+                        raise BusyError(0, "TooLong", f"WATCH {path}: an event of more than {WATCH_LINE_LIMIT} bytes")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            text = f"WATCH {path}: {type(error).__name__} {error}".strip()
+            raise BusyError(0, "Unreachable", text) from error
+
     async def create(self, resource: Resource, namespace: str, body: Json) -> bytes:
         """POST; the created object."""
         return await self._request("POST", resource, resource.path(namespace), body=body)
@@ -97,16 +131,40 @@ class KubeClient:
             headers={"Content-Type": MERGE_PATCH},
         )
 
-    async def delete(
-        self, resource: Resource, namespace: str, name: str, *, uid: str = "", resource_version: str = ""
+    async def apply(
+        self, resource: Resource, namespace: str, name: str, body: Json, *, manager: str, subresource: str = ""
     ) -> bytes:
-        """DELETE with preconditions; the object (when it ends gracefully) or a Status."""
+        """Server-side apply: the object is made if it is not there (its status is not: NotFoundError).
+
+        ``body`` is all that ``manager`` wants of it: what it applied before and does not name any more is removed.
+        """
+        return await self._request(
+            "PATCH",
+            resource,
+            resource.path(namespace, name, subresource),
+            body=body,
+            params={"fieldManager": manager, "force": "true"},
+            headers={"Content-Type": APPLY_PATCH},
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        grace: int | None = None,
+    ) -> bytes:
+        """DELETE with preconditions; the object (when it ends gracefully, in ``grace`` seconds) or a Status."""
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         body: Json = {
             "kind": "DeleteOptions",
             "apiVersion": "v1",
             "propagationPolicy": "Background",
             "preconditions": {k: v for k, v in preconditions.items() if v},
+            **({"gracePeriodSeconds": grace} if grace is not None else {}),
         }
         return await self._request("DELETE", resource, resource.path(namespace, name), body=body)
 

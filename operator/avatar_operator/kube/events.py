@@ -28,17 +28,19 @@ MESSAGE_LIMIT = 1024
 class Recorder:
     """Posts events one after the other; drops them (and counts it) when the queue is full."""
 
-    def __init__(self, client: KubeClient, dropped: Callable[[], None], host: str) -> None:
+    def __init__(
+        self, client: KubeClient, dropped: Callable[[], None], host: str, component: str = names.MANAGER
+    ) -> None:
         self._client = client
         self._dropped = dropped
-        self._host = host
+        self._source = {"component": component, "host": host}
         self._queue: asyncio.Queue[tuple[str, Json]] = asyncio.Queue(QUEUE_LENGTH)
 
     def record(self, kind: str, about: Meta, event: Event) -> None:
         """Queue an event about an object of our API group; never blocks."""
-        body = _body(kind, about, event, self._host)
+        body = _body(kind, about, event, self._source)
         try:
-            self._queue.put_nowait((about.namespace, body))
+            self._queue.put_nowait((body["metadata"]["namespace"], body))
         except asyncio.QueueFull:
             self._dropped()
 
@@ -54,13 +56,17 @@ class Recorder:
                 self._dropped()
 
 
-def _body(kind: str, about: Meta, event: Event, host: str) -> Json:
+def _body(kind: str, about: Meta, event: Event, source: Json) -> Json:
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     message = event.message if len(event.message) <= MESSAGE_LIMIT else event.message[: MESSAGE_LIMIT - 1] + "…"
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{about.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": about.namespace},
+        "metadata": {
+            "name": f"{about.name[:200]}.{uuid.uuid4().hex[:16]}",
+            # An event is always in a namespace; one about a cluster's object must be in this.
+            "namespace": about.namespace or "default",
+        },
         "involvedObject": {
             "apiVersion": names.API_VERSION,
             "kind": kind,
@@ -72,7 +78,7 @@ def _body(kind: str, about: Meta, event: Event, host: str) -> Json:
         "type": event.type,
         "reason": event.reason,
         "message": message,
-        "source": {"component": names.MANAGER, "host": host},
+        "source": source,
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,

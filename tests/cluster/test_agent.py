@@ -255,7 +255,7 @@ def _value(look: Callable[[], int]) -> Callable[[], Any]:
 async def test_steady_state_costs_two_writes_a_minute(
     cluster: Cluster, node: str, driver: FakeDriver, make_agent: MakeAgent, tmp_path: Path
 ) -> None:
-    """Heartbeats of 4 s stand for those of 30 s: while only heat and load move, one write in each, and no reads."""
+    """Heartbeats of 5 s stand for those of 30 s: while only heat and load move, one write in each, and no reads."""
     async with Proxy(cluster.kubeconfig) as proxy:
         options = ("--heartbeat-seconds=5", "--period-seconds=1")
         await make_agent(*options, kubeconfig=proxy.kubeconfig(tmp_path / "kubeconfig")).start()

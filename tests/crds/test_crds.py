@@ -426,7 +426,6 @@ BAD_STATUS: list[tuple[Any, list[str]]] = [
     ({"phase": "Napping"}, ["status.phase", '"Running"']),
     ({"idleDeadline": "tomorrow"}, ["status.idleDeadline", "date-time"]),
     ({"sessions": [{"user": "nobody"}]}, ["status.sessions[0].id", "Required"]),
-    ({"sessions": [{"id": "a"}, {"id": "a"}]}, ["status.sessions[1]", "Duplicate"]),
     ({"restarts": -1}, ["status.restarts"]),
     ({"gpu": {"index": -1}}, ["status.gpu.index"]),
     ({"conditions": [{"type": "Ready", "status": "maybe"}]}, ["status.conditions[0].status"]),

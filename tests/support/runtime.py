@@ -23,7 +23,7 @@ class FakeRuntime:
     """Answers on ``address:port`` as design §5 says. Use as ``async with``.
 
     ``sessions`` is what /health says. ``script``: sessions for the coming looks, one each, before ``sessions`` holds
-    again. ``told`` are the drain values that came in.
+    again. ``told`` are the drain values that came in. ``gpus``: the UUIDs that it sees; None = it does not tell.
     """
 
     port: int = 8615
@@ -32,6 +32,7 @@ class FakeRuntime:
     script: list[int] = field(default_factory=list)
     looks: int = 0
     told: list[bool] = field(default_factory=list)
+    gpus: list[str] | None = None
     idle_since: float = field(default_factory=time.monotonic)
 
     async def __aenter__(self) -> Self:
@@ -68,6 +69,8 @@ class FakeRuntime:
         sessions = self.script.pop(0) if self.script else self.sessions
         idle = 0.0 if sessions else time.monotonic() - self.idle_since
         body = {"service": "webrtc", "max_sessions": 100, "speaking": 0, "avatar": "test"}
+        if self.gpus is not None:
+            body["gpus"] = self.gpus
         status = "draining" if self.draining else "healthy"
         return web.json_response({**body, "status": status, "sessions": sessions, "idle_seconds": round(idle, 3)})
 

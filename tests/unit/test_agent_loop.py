@@ -17,8 +17,8 @@ from prometheus_client import generate_latest
 
 from avatar_operator.agent import loop
 from avatar_operator.agent.alerts import Thresholds
+from avatar_operator.agent.faults import DriverGoneError, NoNvmlError
 from avatar_operator.agent.loop import Agent, Pace, in_thread
-from avatar_operator.agent.nvml import DriverGoneError, NoNvmlError
 from avatar_operator.agent.reading import Reading, Snapshot, Trouble, Xid
 from avatar_operator.domain.gpunode import GpuNodeStatus, GpuReport, Memory, MigDevice
 from avatar_operator.kube.errors import BusyError

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from avatar_operator.agent.nvml import DriverGoneError, NoNvmlError, Reader
+from avatar_operator.agent.faults import DriverGoneError, NoNvmlError
+from avatar_operator.agent.nvml import Reader
 from avatar_operator.agent.reading import Process, Reading, Trouble
 from avatar_operator.domain.gpunode import Memory, MigDevice
 from tests.support.driver import FakeDriver, gpu
@@ -178,6 +179,14 @@ def test_a_gpu_that_was_lost_before_the_agent_came(driver: FakeDriver, reader: R
     assert reader.read().gpus[1].uuid == "unknown-1"
     reader.remember({1: "GPU-told-by-the-api-server"})
     assert reader.read().gpus[1].uuid == "GPU-told-by-the-api-server"
+
+
+def test_no_uuid_is_told_twice(driver: FakeDriver, reader: Reader) -> None:
+    """The indexes move, and the one that stands now where another stood is lost."""
+    reader.read()
+    one, two = driver.script["gpus"]
+    driver.set(gpus=[two, {**one, "state": "lost"}])
+    assert [gpu.uuid for gpu in reader.read().gpus] == [two["uuid"], "unknown-1"]
 
 
 def test_a_gpu_that_has_vanished_is_not_listed(driver: FakeDriver, reader: Reader) -> None:

@@ -58,7 +58,7 @@ def test_nothing_to_say_is_no_patch(desired: Desired) -> None:
         ),
         pytest.param(
             Desired("Running", "Serving", "", {"gpu": GpuStatus(node="n1")}),
-            {"gpu": {"node": "n1", "index": 0, "uuid": "", "reservedMiB": 0}},
+            {"gpu": {"node": "n1", "index": None, "uuid": "", "reservedMiB": 0}},
             id="a-struct-with-all-its-fields",
         ),
     ],

@@ -16,8 +16,9 @@ from avatar_operator.domain.gpunode import STALE_HEARTBEATS, GpuNodeStatus
 from avatar_operator.kube.errors import ApiError
 
 from .alerts import Thresholds
+from .faults import NoNvmlError
 from .metrics import Metrics
-from .nvml import NoNvmlError, Reader
+from .nvml import Reader
 from .publish import NodeMissingError, Publisher
 from .reading import Snapshot
 from .report import State, report, suspects, worth_writing
@@ -77,7 +78,8 @@ class Agent:
                 self._without(str(error))
                 pause = max(pause, ABSENT_SECONDS)
             now = time.monotonic()
-            due = due + pause if now < due + pause else now + pause
+            if due <= now:
+                due = max(due, now - pause) + pause
             await _wait(self._again, due - now)
 
     async def _look(self) -> None:

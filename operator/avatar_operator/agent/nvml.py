@@ -1,14 +1,15 @@
 """NVML as data: one `Reader.read()` gives all GPUs; what the driver cannot tell is None, never zero.
 
-What errors mean (research/runtime.md 4.4): a GPU that is lost or wants a reset
-is reported as such while the others go on; a driver that went away under us
-makes every handle worthless, and only a new process can load the new one.
+A GPU that is lost or wants a reset is reported as such while the others go on;
+a driver that went away under us makes every handle worthless, and only a new
+process can load the new one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -18,62 +19,13 @@ from pynvml import NVMLError
 
 from avatar_operator.domain.gpunode import Memory, MigDevice
 
-from .reading import NAMELESS, Process, Reading, Snapshot, Trouble, Xid
+from .faults import DRIVER_GONE, NOT_HERE, NOT_TOLD, OLD_DRIVER, SICK, DriverGoneError, NoNvmlError
+from .reading import NAMELESS, Process, Reading, Snapshot, Trouble
+from .xids import Xids, after
 
 T = TypeVar("T")
 
 MIB = 1 << 20
-# Errors of applications, not of the GPU: NVIDIA's device plugin leaves out the same.
-APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
-# After these a GPU computes nothing, or nonsense, until it is reset. That needs everybody off the GPU, this
-# process too, so that the next agent starts with a clean slate.
-RESET_XIDS = frozenset({48, 62, 64, 79, 95, 119, 120, 140, 143})
-XIDS_AT_ONCE = 200
-
-_NOT_TOLD = frozenset(
-    {
-        pynvml.NVML_ERROR_NOT_SUPPORTED,
-        pynvml.NVML_ERROR_NO_PERMISSION,
-        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-        pynvml.NVML_ERROR_NOT_FOUND,
-        pynvml.NVML_ERROR_NO_DATA,
-    }
-)
-_OLD_DRIVER = frozenset(
-    {
-        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-        pynvml.NVML_ERROR_INVALID_ARGUMENT,
-        pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
-    }
-)
-_SICK = {
-    pynvml.NVML_ERROR_GPU_IS_LOST: (
-        Trouble.LOST,
-        "the GPU does not answer the driver any more: look for Xid in the node's kernel log (dmesg); "
-        "it comes back, if at all, by a reboot of the node",
-    ),
-    pynvml.NVML_ERROR_RESET_REQUIRED: (
-        Trouble.RESET,
-        "the GPU must be reset before it can be used again: drain the node, then nvidia-smi --gpu-reset or a reboot",
-    ),
-    pynvml.NVML_ERROR_UNKNOWN: (
-        Trouble.UNKNOWN,
-        "the driver answers with an unknown error: look for NVRM in the node's kernel log (dmesg)",
-    ),
-}
-_NOT_HERE = {
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "libnvidia-ml.so.1 is not to be found: no NVIDIA driver on this node, or "
-    "the pod got none of it (runtimeClassName nvidia, NVIDIA_VISIBLE_DEVICES=all)",
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded",
-}
-_DRIVER_GONE = {
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the driver was changed under this process",
-    pynvml.NVML_ERROR_UNINITIALIZED: "the driver forgot this process",
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the driver was unloaded",
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "the driver was removed",
-    pynvml.NVML_ERROR_UNKNOWN: "the driver answers everything with an unknown error; the container may have lost "
-    "its access to the GPUs (systemctl daemon-reload does that)",
-}
 _THROTTLE = {
     # GpuIdle is left out: that is no throttling, and it changes all the time.
     pynvml.nvmlClocksEventReasonApplicationsClocksSetting: "ApplicationClocks",
@@ -87,14 +39,6 @@ _THROTTLE = {
 }
 
 
-class NoNvmlError(Exception):
-    """There is no NVML, or no GPU: this may be a node without one. The message says what is missing."""
-
-
-class DriverGoneError(Exception):
-    """NVML worked, and does not any more: only a new process can load it again."""
-
-
 class Reader:
     """Reads all GPUs; calls block, so one thread at a time calls `read`.
 
@@ -103,11 +47,8 @@ class Reader:
 
     def __init__(self, owner: Callable[[int], str | None], clock: Callable[[], datetime]) -> None:
         self._owner = owner
-        self._clock = clock
+        self._xids = Xids(clock, self._count)
         self._opened = False
-        self._event_set: Any = None
-        self._heard: set[str] = set()
-        self._xids: dict[str, dict[int, Xid]] = {}
         self._uuids: dict[int, str] = {}
         self._errors: Counter[str] = Counter()
 
@@ -127,21 +68,24 @@ class Reader:
             if not count and not self._opened:
                 raise NoNvmlError("NVML works, but there is no GPU that this process may see")
             self._opened = True
-            self._drain()
+            self._xids.drain()
             found = [reading for index in range(count) for reading in self._gpu(index)]
         except NVMLError as error:
             raise self._fatal(error) from error
+        told = {reading.uuid for reading in found if reading.product}
+        # The indexes have moved since: whoever tells its UUID has it.
+        found = [replace(r, uuid=f"{NAMELESS}{r.index}") if not r.product and r.uuid in told else r for r in found]
         if found and all(reading.trouble == Trouble.UNKNOWN for reading in found):
-            raise DriverGoneError(_DRIVER_GONE[pynvml.NVML_ERROR_UNKNOWN])
+            raise DriverGoneError(DRIVER_GONE[pynvml.NVML_ERROR_UNKNOWN])
         self._uuids |= {r.index: r.uuid for r in found if r.mig is None and not r.uuid.startswith(NAMELESS)}
         version = f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else ""
         return Snapshot(tuple(found), driver, version, errors=dict(self._errors))
 
     def _fatal(self, error: NVMLError) -> Exception:
         self._count(error)
-        if not self._opened and error.value in _NOT_HERE:
-            return NoNvmlError(_NOT_HERE[error.value])
-        return DriverGoneError(f"{_DRIVER_GONE.get(error.value, 'NVML cannot be used')} (NVML: {error})")
+        if not self._opened and error.value in NOT_HERE:
+            return NoNvmlError(NOT_HERE[error.value])
+        return DriverGoneError(f"{DRIVER_GONE.get(error.value, 'NVML cannot be used')} (NVML: {error})")
 
     # ---- one GPU ---------------------------------------------------------------------------
 
@@ -151,14 +95,14 @@ class Reader:
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             uuid = pynvml.nvmlDeviceGetUUID(handle)
-            self._listen(handle, uuid)
+            self._xids.listen(handle, uuid)
             return self._look(handle, uuid, index)
         except NVMLError as error:
-            if error.value in _DRIVER_GONE and error.value not in _SICK:
+            if error.value in DRIVER_GONE and error.value not in SICK:
                 raise
             self._count(error)
-            trouble, message = _SICK.get(error.value, (Trouble.UNREADABLE, f"NVML cannot read it: {error}"))
-            return [Reading(uuid, index, trouble=trouble, message=message, xids=self._xids_of(uuid))]
+            trouble, message = SICK.get(error.value, (Trouble.UNREADABLE, f"NVML cannot read it: {error}"))
+            return [Reading(uuid, index, trouble=trouble, message=message, xids=self._xids.of(uuid))]
 
     def _look(self, handle: Any, uuid: str, index: int) -> list[Reading]:
         mig = (self._try(pynvml.nvmlDeviceGetMigMode, handle) or [0])[0] == pynvml.NVML_DEVICE_MIG_ENABLE
@@ -169,8 +113,8 @@ class Reader:
         power = self._try(pynvml.nvmlDeviceGetPowerUsage, handle)
         limit = self._try(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
         uncorrected = (handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC)
-        xids = self._xids_of(uuid)
-        trouble, message = _after(xids)
+        xids = self._xids.of(uuid)
+        trouble, message = after(xids)
         whole = Reading(
             uuid,
             index,
@@ -287,37 +231,6 @@ class Reader:
                 used[item.pid] = mib if known is None or mib is None else max(known, mib)
         return tuple(Process(pid, mib, self._owner(pid)) for pid, mib in used.items())
 
-    # ---- XIDs ------------------------------------------------------------------------------
-
-    def _listen(self, handle: Any, uuid: str) -> None:
-        """Have the driver queue the XIDs of a GPU for us."""
-        if uuid in self._heard:
-            return
-        self._heard.add(uuid)
-        if self._event_set is None:
-            self._event_set = self._try(pynvml.nvmlEventSetCreate)
-        if self._event_set is not None:
-            self._try(pynvml.nvmlDeviceRegisterEvents, handle, pynvml.nvmlEventTypeXidCriticalError, self._event_set)
-
-    def _drain(self) -> None:
-        """Take what has been queued, and wait for nothing."""
-        for _ in range(XIDS_AT_ONCE if self._event_set is not None else 0):
-            try:
-                event = pynvml.nvmlEventSetWait_v2(self._event_set, 0)
-                uuid = pynvml.nvmlDeviceGetUUID(event.device)
-            except NVMLError as error:
-                if error.value != pynvml.NVML_ERROR_TIMEOUT:
-                    self._count(error)
-                return
-            code = int(event.eventData)
-            if event.eventType == pynvml.nvmlEventTypeXidCriticalError and code not in APPLICATION_XIDS:
-                of_gpu = self._xids.setdefault(uuid, {})
-                before = of_gpu[code].count if code in of_gpu else 0
-                of_gpu[code] = Xid(code, before + 1, self._clock())
-
-    def _xids_of(self, uuid: str) -> tuple[Xid, ...]:
-        return tuple(self._xids.get(uuid, {}).values())
-
     # ---- errors ----------------------------------------------------------------------------
 
     def _try(self, ask: Callable[..., T], *args: Any) -> T | None:
@@ -331,28 +244,16 @@ class Reader:
                 return ask()
             except NVMLError as error:
                 code = error.value
-                if number < len(asks) and code in _OLD_DRIVER:
+                if number < len(asks) and code in OLD_DRIVER:
                     continue
-                sick = code in _SICK and code != pynvml.NVML_ERROR_UNKNOWN
-                gone = code in _DRIVER_GONE and code != pynvml.NVML_ERROR_UNKNOWN
+                sick = code in SICK and code != pynvml.NVML_ERROR_UNKNOWN
+                gone = code in DRIVER_GONE and code != pynvml.NVML_ERROR_UNKNOWN
                 if sick or gone or code in through:
                     raise
-                if code not in _NOT_TOLD:
+                if code not in NOT_TOLD:
                     self._count(error)
                 return None
         return None
 
     def _count(self, error: NVMLError) -> None:
         self._errors[type(error).__name__.removeprefix("NVMLError_")] += 1
-
-
-def _after(xids: tuple[Xid, ...]) -> tuple[str, str]:
-    """The trouble that XIDs leave a GPU in: reason and message, empty = none."""
-    fatal = [xid for xid in xids if xid.code in RESET_XIDS]
-    if not fatal:
-        return "", ""
-    last = max(fatal, key=lambda xid: xid.last)
-    return Trouble.XID, (
-        f"Xid {last.code} at {last.last:%Y-%m-%d %H:%M:%S} UTC: the GPU must be reset (drain the node, then "
-        "nvidia-smi --gpu-reset or a reboot); it counts as healthy again when this agent has been restarted"
-    )

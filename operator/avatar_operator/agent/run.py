@@ -18,8 +18,9 @@ from avatar_operator.kube.events import Recorder
 from avatar_operator.process import http
 
 from .alerts import Thresholds
+from .faults import DriverGoneError
 from .loop import Agent, Pace
-from .nvml import DriverGoneError, Reader
+from .nvml import Reader
 from .pods import Processes
 from .publish import MANAGER, Publisher
 

@@ -7,6 +7,7 @@ import typer
 from avatar_operator import __version__
 
 from .agent import agent
+from .api import api
 from .run import run
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(agent)
+app.command()(api)
 
 
 @app.command()

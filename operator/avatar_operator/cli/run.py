@@ -20,6 +20,9 @@ def run(
     nodes: Annotated[
         bool, typer.Option(help="Read Nodes and GPUNodes (cluster-scoped), by which pods are placed on GPUs.")
     ] = True,
+    lease: Annotated[
+        str, typer.Option(help="NAMESPACE/NAME of the Lease by which one of several operators acts; default: act.")
+    ] = "",
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -33,7 +36,7 @@ def run(
 
     logs.configure(log_format, log_level)
     try:
-        uvloop.run(run_operator(Options(kubeconfig, tuple(namespace or ()), listen, resync_seconds, nodes)))
+        uvloop.run(run_operator(Options(kubeconfig, tuple(namespace or ()), listen, resync_seconds, nodes, lease)))
     except CredentialsError as error:
         typer.echo(f"avatar-operator: {error}", err=True)
         sys.exit(2)

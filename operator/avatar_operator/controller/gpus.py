@@ -31,6 +31,13 @@ from avatar_operator.domain.placement import (
 )
 from avatar_operator.domain.resources import Pool
 
+# So many pods that left a GPU since its last report are remembered.
+MOST_DEPARTED = 64
+
+
+# Namespace and name of a claim.
+Mine = tuple[str, str]
+
 
 class Holder(NamedTuple):
     """A claim or pod by namespace and name, and the GPU that it holds ("" = not known which)."""
@@ -63,7 +70,7 @@ class GpuIndex:
         # Where a pod is whose GPU somebody else chose: the device plugin, the scheduler.
         self._located: dict[str, str] = {}
         self._rooms: dict[str, Room] = {}
-        self._verdicts: dict[tuple[str, str, Need], Placement | Refusal] = {}
+        self._verdicts: dict[tuple[str, str, Need, Mine | None], Placement | Refusal] = {}
         self._verdicts_of = 0
 
     # ---- nodes and reports ------------------------------------------------------------
@@ -81,14 +88,14 @@ class GpuIndex:
         self._verdicts.clear()
 
     def take_report(self, item: GpuNode) -> set[str]:
-        """Take in a GPUNode; the UUIDs whose health or cordon changed."""
+        """Take in a GPUNode; the UUIDs that came, went, or changed their health."""
         name = item.metadata.name
         before = self._reports.get(name)
         old = {g.uuid: g.healthy for g in before.status.gpus} if before else {}
         new = {g.uuid: g.healthy for g in item.status.gpus}
         self._reports[name] = item
         for uuid in old.keys() - new.keys():
-            self._gpus.pop(uuid, None)
+            self._unreport(uuid, name)
         for gpu in item.status.gpus:
             self._gpus[gpu.uuid] = name, gpu
         self._locate(before, item)
@@ -97,7 +104,10 @@ class GpuIndex:
             self._forget(uuid)
             if reported is not None and uuid in self._departed:
                 # A younger report shows what is left of them.
-                self._departed[uuid] = [d for d in self._departed[uuid] if d.at >= reported]
+                if left := [d for d in self._departed[uuid] if d.at >= reported]:
+                    self._departed[uuid] = left
+                else:
+                    del self._departed[uuid]
         return {uuid for uuid in old.keys() | new.keys() if old.get(uuid) != new.get(uuid)}
 
     def drop_report(self, name: str) -> set[str]:
@@ -106,7 +116,7 @@ class GpuIndex:
         self._locate(item, None)
         gone = {g.uuid for g in item.status.gpus} if item else set()
         for uuid in gone:
-            self._gpus.pop(uuid, None)
+            self._unreport(uuid, name)
             self._forget(uuid)
         return gone
 
@@ -122,6 +132,9 @@ class GpuIndex:
         holder = Holder(*name, uuid)
         for other in [h for h in self._named[name] if h != holder]:
             self._release(other, source, now)
+            if not other.uuid and other in self._sources:
+                # Its claim waited to know where it is.
+                self._move(other, holder, self._sources.pop(other))
         self._sources.setdefault(holder, {})[source] = reservation
         self._named[name].add(holder)
         self._on[uuid].add(holder)
@@ -148,11 +161,13 @@ class GpuIndex:
             self._podless.pop(key, None)
         return ended[0] if ended else None
 
-    def locate(self, namespace: str, name: str, uuid: str) -> None:
-        """The GPU of a pod is known now: the one that the scheduler allocated to its ResourceClaim."""
+    def locate(self, namespace: str, name: str, uuid: str) -> bool:
+        """The GPU of a pod is told: the one that was allocated to its ResourceClaim; whether that is news."""
         floating = Holder(namespace, name, "")
-        if uuid and floating in self._sources:
-            self._move(floating, floating._replace(uuid=uuid), self._sources.pop(floating))
+        if not uuid or floating not in self._sources:
+            return False
+        self._move(floating, floating._replace(uuid=uuid), self._sources.pop(floating))
+        return True
 
     def podless_since(self, namespace: str, name: str) -> datetime | None:
         """Since when no pod is behind the claim, as far as this process has seen; None = there is one."""
@@ -161,9 +176,11 @@ class GpuIndex:
     def processes_gone(self, namespace: str, name: str) -> bool:
         """Whether the agent has reported since the pod went, and saw none of its processes."""
         since = self._podless.get((namespace, name))
+        if since is None:
+            return False
         for holder in self._named.get((namespace, name), ()):
             found = self._gpus.get(holder.uuid)
-            if since is None or found is None:
+            if found is None:
                 return False
             node, gpu = found
             reported = self._reports[node].status.last_report
@@ -178,40 +195,40 @@ class GpuIndex:
         """Whether any node reports its GPUs."""
         return not self.blind and any(item.status.last_report for item in self._reports.values())
 
-    def find(self, pool: Pool, need: Need, now: datetime) -> Placement | Refusal:
-        """A place for a new pod of ``pool``, by the rules of its mode."""
+    def find(self, pool: Pool, need: Need, now: datetime, mine: Mine | None = None) -> Placement | Refusal:
+        """A place for a new pod of ``pool``, by the rules of its mode; ``mine``: its claim, which is not in its way."""
         # A long queue asks the same again and again; what changes is a reservation, a report, or its age in seconds.
         second = int(now.timestamp())
         if self._verdicts_of != second:
             self._verdicts_of = second
             self._verdicts.clear()
-        key = (pool.metadata.uid, pool.metadata.resource_version, need)
+        key = (pool.metadata.uid, pool.metadata.resource_version, need, mine)
         if key not in self._verdicts:
-            self._verdicts[key] = self._find(pool, need, now)
+            self._verdicts[key] = self._find(pool, need, now, mine)
         return self._verdicts[key]
 
-    def _find(self, pool: Pool, need: Need, now: datetime) -> Placement | Refusal:
+    def _find(self, pool: Pool, need: Need, now: datetime, mine: Mine | None) -> Placement | Refusal:
         gpu = pool.spec.gpu
         if not self.telemetry:
             return self._find_blind(pool, need)
-        devices = list(self.devices(pool))
+        devices = list(self.devices(pool, mine))
         match gpu.mode:
             case "DevicePlugin":
-                return place_nodes(gpu, need, devices, lambda node: self._slots(node, gpu.resource_name), now)
+                return place_nodes(gpu, need, devices, lambda node: self._slots(node, gpu.resource_name, mine), now)
             case "DRA":
-                return place_claim(gpu, need, devices, now)
+                return place_claim(gpu, need, self._beside_floating(devices, mine), now)
             case _:
                 return place(gpu, need, devices, now)
 
-    def devices(self, pool: Pool) -> Iterator[Device]:
-        """All GPUs as the pool sees them."""
+    def devices(self, pool: Pool, mine: Mine | None = None) -> Iterator[Device]:
+        """All GPUs as the pool sees them; what the claim ``mine`` holds counts as free."""
         for name, item in self._reports.items():
             node = self._nodes.get(name)
             labels = node.metadata.labels if node else {}
             unfit = node_problem(node, name, pool.spec.runtime)
             for gpu in item.status.gpus:
                 problem = unfit or device_problem(gpu, item.spec.cordoned)
-                yield Device(name, gpu, self.room(gpu.uuid), problem, labels)
+                yield Device(name, gpu, self._room_beside(gpu.uuid, mine), problem, labels)
 
     def eligible(self, pool: Pool) -> list[Device]:
         """The GPUs that the pool's selectors pick, those with a problem included."""
@@ -240,6 +257,15 @@ class GpuIndex:
         fresh = item is not None and item.stale_at is not None and now < item.stale_at
         # A young report without it; a missing or an old report says nothing.
         return f"{uuid} is no longer among the GPUs of {node}" if fresh and uuid.startswith(("GPU-", "MIG-")) else ""
+
+    def unfit(self, uuid: str, pool: Pool) -> str:
+        """Why no new pod of ``pool`` may go to the GPU, whatever its memory; empty = it may, or nobody reports it."""
+        found = self._gpus.get(uuid)
+        if found is None:
+            return ""
+        node, gpu = found
+        problem = device_problem(gpu, self._reports[node].spec.cordoned)
+        return node_problem(self._nodes.get(node), node, pool.spec.runtime) or problem
 
     def report_of(self, pod_uid: str, uuid: str = "") -> tuple[str, GpuReport, datetime | None] | None:
         """Node and report of the GPU ``uuid``, or of that on which the pod's processes are; and its time."""
@@ -291,15 +317,27 @@ class GpuIndex:
             return Placement(need.mib)
         return place_blind(gpu, need, lambda uuid: len(self._on.get(uuid, ())))
 
-    def _slots(self, name: str, resource: str) -> int:
+    def _room_beside(self, uuid: str, mine: Mine | None) -> Room:
+        holders = self._on.get(uuid, ())
+        if mine is None or not any((h.namespace, h.name) == mine for h in holders):
+            return self.room(uuid)
+        return self._account(uuid, [self._merged(h) for h in holders if (h.namespace, h.name) != mine])
+
+    def _beside_floating(self, devices: list[Device], mine: Mine | None) -> list[Device]:
+        """The devices without what is reserved and not allocated yet: each of them may be where it will be."""
+        floating = [self._merged(h) for h in self._on.get("", ()) if (h.namespace, h.name) != mine]
+        result = []
+        for device in devices:
+            mib, room = sum(r.mib for r in floating if r.node in ("", device.node)), device.room
+            room = replace(room, reserved=room.reserved + mib, free=room.free - mib, ledger=room.ledger - mib)
+            result.append(replace(device, room=room) if mib else device)
+        return result
+
+    def _slots(self, name: str, resource: str, mine: Mine | None) -> int:
         """How many more pods the node's device plugin takes, as far as ours are concerned."""
         node = self._nodes.get(name)
         allocatable = node.status.allocatable.get(resource, "0") if node else "0"
-        taken = {
-            (h.namespace, h.name)
-            for h, sources in self._sources.items()
-            if any(r.node == name for r in sources.values())
-        }
+        taken = {(h.namespace, h.name) for h in self._sources if self._merged(h).node == name} - {mine}
         return int(allocatable) - len(taken) if allocatable.isdigit() else 0
 
     def _merged(self, holder: Holder) -> Reservation:
@@ -314,7 +352,8 @@ class GpuIndex:
             return Room(reserved=sum(r.mib for r in held))
         node, report = found
         item = self._reports[node]
-        departed = [d.reservation for d in self._departed.get(uuid, ())]
+        present = {r.pod_uid for r in held}
+        departed = [r for d in self._departed.get(uuid, ()) if (r := d.reservation).pod_uid not in present]
         return account(report, held, departed, item.status.last_report, item.stale_at)
 
     def _release(self, holder: Holder, source: str, now: datetime) -> str | None:
@@ -322,11 +361,14 @@ class GpuIndex:
         if sources is None or source not in sources:
             return None
         merged = self._merged(holder)
-        del sources[source]
+        released = sources.pop(source)
         self._forget(holder.uuid)
-        if merged.pod_uid and holder.uuid in self._gpus:
+        if released.pod_uid and holder.uuid in self._gpus:
             # What the pod used in the last report was not external use.
-            self._departed[holder.uuid].append(_Departed(merged, now))
+            departed = self._departed[holder.uuid]
+            departed.append(_Departed(merged, now))
+            # Without a younger report nothing else would ever shorten it.
+            del departed[:-MOST_DEPARTED]
         if sources:
             return None
         del self._sources[holder]
@@ -356,8 +398,15 @@ class GpuIndex:
         self._on[new.uuid].add(new)
         self._named[old.namespace, old.name].discard(old)
         self._named[new.namespace, new.name].add(new)
-        self._sources[new] = sources
+        self._sources[new] = {**sources, **self._sources.get(new, {})}
+        self._forget(old.uuid)
         self._forget(new.uuid)
+
+    def _unreport(self, uuid: str, node: str) -> None:
+        """A GPU is reported no more by ``node``; by another one it may be."""
+        if uuid in self._gpus and self._gpus[uuid][0] == node:
+            del self._gpus[uuid]
+            self._departed.pop(uuid, None)
 
 
 def _facts(node: Node) -> tuple[object, ...]:

@@ -23,6 +23,9 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         build = Gauge("avatar_operator_build_info", "Version of the operator", ["version"], registry=registry)
         build.labels(__version__).set(1)
+        self.leader = Gauge(
+            "avatar_operator_leader", "1 while this process acts, 0 while it stands by", registry=registry
+        )
         self.reconcile_seconds = Histogram(
             "avatar_operator_reconcile_seconds",
             "Time to bring one key to its desired state",

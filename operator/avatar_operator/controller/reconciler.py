@@ -19,6 +19,7 @@ from avatar_operator.kube.errors import ApiError, NotFoundError
 from avatar_operator.kube.kinds import AVATARS, GPUNODES, POOLS
 
 from .executor import Executor, Memory
+from .leader import Alone, Leadership
 from .metrics import Metrics
 from .queue import WorkQueue
 from .store import AvatarKey, GpuNodeKey, Key, PoolKey, Store
@@ -27,21 +28,29 @@ log = logging.getLogger(__name__)
 
 # A plan that asks for more passes than this chases its own tail; it continues after a pause.
 MAX_PASSES = 12
+STAND_BY_SECONDS = 0.2
 # A pool's status and queue positions follow its instances at this distance at most.
 POOL_PERIOD_SECONDS = 2.0
 
 
 class Reconciler:
-    """Runs ``workers`` tasks over the queue. One key is never worked on twice at a time."""
+    """Runs workers over the queue while this process leads. One key is never worked on twice at a time."""
 
     def __init__(
-        self, queue: WorkQueue[Key], store: Store, executor: Executor, client: KubeClient, metrics: Metrics
+        self,
+        queue: WorkQueue[Key],
+        store: Store,
+        executor: Executor,
+        client: KubeClient,
+        metrics: Metrics,
+        leadership: Leadership | Alone,
     ) -> None:
         self._queue = queue
         self._store = store
         self._executor = executor
         self._client = client
         self._metrics = metrics
+        self._leadership = leadership
         self._memory: dict[GroupKey, Memory] = {}
         self._busy_since: dict[Key, float] = {}
 
@@ -59,7 +68,14 @@ class Reconciler:
     async def work(self) -> None:
         """One worker; runs until cancelled."""
         while True:
+            await self._leadership.acting.wait()
             key, waited = await self._queue.get()
+            if not self._leadership.held:
+                # It was lost a moment ago; whoever watches over it has not run yet, and must be let run.
+                self._queue.done(key)
+                self._queue.add(key)
+                await asyncio.sleep(STAND_BY_SECONDS)
+                continue
             self._metrics.queue_seconds.observe(waited)
             self._metrics.queue_depth.set(len(self._queue))
             began = self._busy_since[key] = time.monotonic()
@@ -94,6 +110,10 @@ class Reconciler:
     async def _group(self, key: GroupKey) -> None:
         memory = self._memory.setdefault(key, Memory())
         for _ in range(MAX_PASSES):
+            if not self._leadership.held:
+                # Another operator may act by now; should it be us again, the key is there.
+                self._queue.add(key)
+                return
             # One time for both: a group that is not in the queue must not be planned as if it were.
             now = datetime.now(UTC)
             self._store.refresh(key, now)

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from . import watch
 from .executor import Executor
 from .gpus import GpuIndex
 from .health import Health
+from .leader import Alone, Leadership
 from .metrics import Metrics, StoreCollector
 from .probe import RuntimeProbe
 from .queue import WorkQueue
@@ -49,6 +51,8 @@ class Options:
     """What the command line says. ``namespaces`` empty = all; ``resync`` in seconds.
 
     ``nodes``: whether Nodes and GPUNodes, which are cluster-scoped, may be read.
+    ``lease``: namespace/name of the Lease by which one of several operators
+    acts; empty = act without asking.
     """
 
     kubeconfig: str | None = None
@@ -56,6 +60,7 @@ class Options:
     listen: str = "0.0.0.0:8080"
     resync: float = PERIOD_SECONDS
     nodes: bool = True
+    lease: str = ""
 
 
 async def run(options: Options) -> None:
@@ -82,13 +87,27 @@ async def run(options: Options) -> None:
             queue.add_after(pool, seconds + 0.1)
 
         executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port, options.namespaces)
-        reconciler = Reconciler(queue, store, executor, client, metrics)
+        leadership = _leadership(options.lease, client)
+        metrics.leader.set_function(lambda: float(leadership.held))
+        reconciler = Reconciler(queue, store, executor, client, metrics, leadership)
         what = watched(nodes=options.nodes)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.
         watching = credentials.open_session(found, f"avatar-operator/{__version__}", session)
         login = kopf.AiohttpSession(server=found.server, aiohttp_session=watching)
-        await _run_parts(options, login, store, metrics, reconciler, recorder, resync)
+        try:
+            await _run_parts(options, login, store, metrics, reconciler, recorder, resync, leadership)
+        finally:
+            await leadership.release()
+
+
+def _leadership(lease: str, client: KubeClient) -> Leadership | Alone:
+    if not lease:
+        return Alone()
+    namespace, _, name = lease.partition("/")
+    if not namespace or not name:
+        raise OperatorError(f"--lease {lease!r}: give it as NAMESPACE/NAME")
+    return Leadership(client, namespace, name, f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
 
 
 async def _run_parts(
@@ -99,6 +118,7 @@ async def _run_parts(
     reconciler: Reconciler,
     recorder: Recorder,
     resync: Resync,
+    leadership: Leadership | Alone,
 ) -> None:
     stop, watching = asyncio.Event(), asyncio.Event()
     _take_signals(stop)
@@ -119,6 +139,7 @@ async def _run_parts(
             "events": recorder.run(),
             "streams": _until_closed(login.aiohttp_session),
             **{f"worker-{n}": reconciler.work() for n in range(WORKERS)},
+            "lease": leadership.run(),
             # The last one: kopf cancels, when it ends, every task that was started after it.
             "watch": watch.run(
                 watched(nodes=options.nodes), store, resync, metrics, login, options.namespaces, watching

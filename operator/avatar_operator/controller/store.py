@@ -299,8 +299,13 @@ class Store:
         line = self._waiting[group.pool]
         rank = bisect_left(line, group.turn)
         held = len(self._held.get(group.pool, ()))
-        admission = admit(pool.spec.ports, pool.spec.capacity, held, rank, self._taken.get(key.namespace, ()))
-        if admission.port is None or pool.spec.gpu.mode == "None":
+        taken = self._taken.get(key.namespace, ())
+        admission = admit(pool.spec.ports, pool.spec.capacity, held, rank, taken)
+        if pool.spec.gpu.mode == "None":
+            return admission
+        # Those ahead whom no GPU will ever do for get no port either.
+        first = admit(pool.spec.ports, pool.spec.capacity, held, 0, taken)
+        if first.port is None:
             return admission
         # One at a time, in the order of the queue: who is admitted takes its part of a GPU before the next is asked.
         verdict = self._find_gpu(pool, key, now)
@@ -309,11 +314,11 @@ class Store:
         for turn in line[:rank]:
             ahead = self._find_gpu(pool, turn[2], now)
             if not isinstance(ahead, Refusal):
-                return Admission(position=rank + 1)
+                return Admission(position=rank + 1) if admission.port else replace(admission, position=rank + 1)
             if not ahead.hopeless:
                 message = f"waiting for a GPU behind {rank} others of the pool; the first of them {ahead.message}"
                 return Admission(position=rank + 1, reason="GPUExhausted", message=message)
-        return replace(admission, placement=verdict)
+        return replace(first, placement=verdict)
 
     def _find_gpu(self, pool: Pool, key: GroupKey, now: datetime) -> Placement | Refusal:
         """A place for the group's pod by now."""
@@ -331,26 +336,35 @@ class Store:
 
     def _gpu_view(self, view: GroupView, hints: GpuHints) -> GpuView:
         """What is known of the GPU of the group's claim, or of its pod when somebody deleted the claim."""
-        holders: tuple[Pod | Service, ...] = (*view.claims, *view.pods)
+        # The plan keeps the first claim by name, should there be two.
+        holders: tuple[Pod | Service, ...] = (*sorted(view.claims, key=lambda c: c.metadata.name)[:1], *view.pods)
         reserved = next((p for h in holders if (p := placement_of(h.metadata)) is not None), None)
         if reserved is None:
             return GpuView()
         meta, pod = holders[0].metadata, next(iter(view.pods), None)
         shown = next((m.status.gpu for m in view.members if m.status.gpu is not None), None)
-        allocated = hints.allocated
+        # What the last pod was allocated is not the next one's.
+        allocated = hints.allocated if pod is not None else None
         if allocated is None and pod is not None and not reserved.uuid and shown is not None and shown.uuid:
             # Read before this process began.
             allocated = Placement(shown.reserved_mib, shown.node, shown.uuid, shown.index)
         uuid = reserved.uuid or (allocated.uuid if allocated else "")
+        node = (pod.spec.node_name if pod is not None else "") or (allocated or reserved).node
+        lost = self.gpus.lost(uuid, node, view.now) if uuid else ""
+        if pod is None and view.pool is not None:
+            # A pod that runs there may go on; the next one may not begin.
+            lost = lost or self.gpus.unfit(uuid, view.pool)
         found = self.gpus.report_of(pod.metadata.uid if pod else "", uuid)
         place = None
-        if view.pool is not None and view.avatar is not None and not reserved.uuid:
-            verdict = self.gpus.find(view.pool, need(view.pool.spec.gpu, view.avatar), view.now)
+        undecided = not reserved.uuid and (pod is None or not pod.spec.node_name)
+        if view.pool is not None and view.avatar is not None and undecided:
+            wanted = need(view.pool.spec.gpu, view.avatar)
+            verdict = self.gpus.find(view.pool, wanted, view.now, (meta.namespace, meta.name))
             place = verdict if isinstance(verdict, Placement) else None
         return GpuView(
             reserved=reserved,
             place=place,
-            lost=self.gpus.lost(uuid, reserved.node, view.now) if uuid else "",
+            lost=lost,
             stale=bool(uuid) and self.gpus.stale(uuid, view.now),
             report=found[1] if found else None,
             reported=found[2] if found else None,
@@ -400,9 +414,15 @@ class Store:
         """Plan for those at the head of the queue that a free port is there for."""
         found = self.pool(pool)
         free = found.spec.capacity - len(self._held[pool]) if found else 0
-        for turn in self._waiting[pool][: max(0, free)]:
+        if found is None or free <= 0:
+            return
+        if found.spec.gpu.mode == "None":
+            for turn in self._waiting[pool][:free]:
+                self._changed(turn[2])
+            return
+        for turn in self._waiting[pool]:
             self._changed(turn[2])
-            if found is not None and found.spec.gpu.mode != "None" and not self._hopeless(found, turn[2]):
+            if not self._hopeless(found, turn[2]):
                 # The next one is asked when this one has taken its part.
                 break
 
@@ -446,8 +466,10 @@ class Store:
                 key, pool = _group_of(item)
                 self._group(key, pool).members[item.metadata.name] = item
                 self._avatar_groups[key.namespace, item.spec.avatar_name].add(key)
-                if item.status.gpu is not None and item.status.pod_name:
-                    self.gpus.locate(key.namespace, item.status.pod_name, item.status.gpu.uuid)
+                shown, pod_name = item.status.gpu, item.status.pod_name
+                if shown is not None and pod_name and self.gpus.locate(key.namespace, pod_name, shown.uuid):
+                    # The others need not keep off every GPU that it could have got.
+                    self._wake_for_gpus()
                 self._touch(key)
                 # The pool's status counts its instances by phase.
                 self._changed(pool)

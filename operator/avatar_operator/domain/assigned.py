@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from .resources import GpuStatus, Pod, Pool
+from .resources import GpuStatus, Instance, Pod, Pool
 from .view import GpuView, GroupView
 
 # A pod that has been ready for so long (seconds: three heartbeats of the agent) without a process on its GPU has none.
@@ -23,10 +23,10 @@ def gpu_status(gpu: GpuView, pool: Pool, pod: Pod | None = None) -> GpuStatus | 
         return None
     node = (pod.spec.node_name if pod else "") or reserved.node
     if reserved.uuid:
-        return GpuStatus(node=node, index=reserved.index or 0, uuid=reserved.uuid, reserved_mib=reserved.mib)
+        return GpuStatus(node=node, index=reserved.index, uuid=reserved.uuid, reserved_mib=reserved.mib)
     if gpu.allocated is not None:
         got = gpu.allocated
-        return GpuStatus(node=node, index=got.index or 0, uuid=got.uuid, reserved_mib=got.mib)
+        return GpuStatus(node=node, index=got.index, uuid=got.uuid, reserved_mib=got.mib)
     if gpu.report is not None:
         return GpuStatus(node=node, index=gpu.report.index, uuid=gpu.report.uuid, reserved_mib=reserved.mib)
     return GpuStatus(node=node, reserved_mib=reserved.mib)
@@ -40,7 +40,7 @@ def condition(view: GroupView, pool: Pool, pod: Pod) -> tuple[str, str, str, str
     if status is None:
         text = "the pod was made before the pool had GPUs; it is replaced when idle"
         return ("GPUAssigned", "False", "NotReserved", text)
-    name = f"GPU {status.index} ({status.uuid})" if status.uuid else f"a {pool.spec.gpu.mode} GPU"
+    name = _named(status) if status.uuid else f"a {pool.spec.gpu.mode} GPU"
     where = f"{name} of {status.node}" if status.node else name
     if missing := _missing(view, status, pod):
         return ("GPUAssigned", "False", "NoGPUVisible", f"{where}: {missing}; {_HINT}")
@@ -51,14 +51,22 @@ def reserved(gpu: GpuView, pool: Pool, status: GpuStatus) -> tuple[str, str, str
     """Status, reason and message of GPUAssigned for a reservation that stands."""
     if pool.spec.gpu.mode in ("DevicePlugin", "DRA") and not status.uuid:
         return ("True", "Scheduled", f"by {pool.spec.gpu.mode} on {status.node}" if status.node else "")
-    what = f"{status.reserved_mib} MiB of GPU {status.index} ({status.uuid})" + (
-        f" of {status.node}" if status.node else ""
-    )
+    what = f"{status.reserved_mib} MiB of {_named(status)}" + (f" of {status.node}" if status.node else "")
     if gpu.stale:
         return ("True", "StaleTelemetry", f"{what}, by reservations alone: the node's last report is too old")
     if gpu.report is None:
         return ("True", "NoTelemetry", f"{what}, in turn: no GPUNode reports this GPU")
     return ("True", "Reserved", what)
+
+
+def released(instance: Instance, reason: str) -> tuple[tuple[str, str, str, str], ...]:
+    """The condition GPUAssigned of an instance whose pod is gone; nothing for one that never had a GPU."""
+    had = any(c.type == "GPUAssigned" for c in instance.status.conditions)
+    return (("GPUAssigned", "False", reason, "released"),) if had else ()
+
+
+def _named(status: GpuStatus) -> str:
+    return f"GPU {status.uuid}" if status.index is None else f"GPU {status.index} ({status.uuid})"
 
 
 def _missing(view: GroupView, status: GpuStatus, pod: Pod) -> str:
@@ -95,4 +103,7 @@ def reservation_holds(gpu: GpuView, pool: Pool) -> bool:
         return False
     if gpu.lost:
         return False
-    return mode != "VisibleDevices" or (gpu.reserved is not None and bool(gpu.reserved.uuid))
+    if mode in ("VisibleDevices", "DevicePlugin", "DRA") and gpu.reserved is not None:
+        # Made for another mode: a GPU that nobody will be put on, or none where one must be.
+        return bool(gpu.reserved.uuid) is (mode == "VisibleDevices")
+    return True

@@ -16,6 +16,7 @@ from .resources import Dra, Gpu, GpuSelector, Meta, Pool
 
 # Modes in which the operator itself picks the GPU; in the others the scheduler or the kubelet does.
 PLACED_MODES = ("VisibleDevices", "HAMi")
+CHOSEN_LATER = ("DevicePlugin", "DRA")
 
 DEVICE_REQUEST = "gpu"
 HAMI_MEMORY = "nvidia.com/gpumem"

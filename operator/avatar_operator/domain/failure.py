@@ -6,6 +6,7 @@ import hashlib
 from datetime import datetime, timedelta
 
 from .actions import Event, Plan
+from .assigned import released
 from .clock import ceil, floor
 from .podstate import PodState
 from .resources import Instance, LastTermination
@@ -60,6 +61,7 @@ def fail(view: GroupView, members: list[Instance], state: PodState, result: Plan
     conditions = (
         ("Ready", "False", state.reason, state.message),
         ("PortClaimed", "False", state.reason, "released"),
+        *released(server, state.reason),
     )
     event = Event("Warning", state.reason, state.message + tail)
     say(view.now, server, Desired(phase, state.reason, state.message, fields, conditions), result, event)

@@ -84,11 +84,14 @@ def account(
         ours = sum(measured.get(r.pod_uid, 0) for r in (*held, *departed))
         # Reserved and not used yet; one that uses more than it reserved must not hide another that still loads.
         pending = sum(max(0, r.mib - measured.get(r.pod_uid, 0)) for r in held)
+        taken = sum(max(r.mib, measured.get(r.pod_uid, 0)) for r in held)
     else:
         ours = sum(r.mib for r in (*held, *departed) if _loaded(r, reported))
         pending = reserved - min(memory.used_mib, sum(r.mib for r in held if _loaded(r, reported)))
+        taken = reserved
     external = max(0, memory.used_mib - ours)
-    ledger = memory.total_mib - external - reserved
+    # What the driver keeps for itself is nobody's, where NVML tells it apart from what is used.
+    ledger = memory.total_mib - memory.reserved_mib - external - taken
     return Room(
         total=memory.total_mib,
         reserved=reserved,

@@ -220,13 +220,14 @@ def _refusal(gpu: Gpu, need: Need, devices: list[Device], now: datetime) -> Refu
         return Refusal(f"no GPU {which}; `kubectl get gpun` lists those that there are", hopeless=True)
     usable = sorted((d for d in devices if not d.problem), key=lambda d: -d.room.free_at(now))
     asked = f"needs {need.free} MiB free on one GPU"
+    hopeless = not any(_may_do(d, need) for d in devices)
     if not usable:
         named = "; ".join(f"{d.name}: {d.problem}" for d in devices[:NAMED])
-        return Refusal(f"{asked}, and none can be used: {named}{_others(devices)}")
-    biggest = max(d.room.total for d in usable)
+        return Refusal(f"{asked}, and none can be used: {named}{_others(devices)}", hopeless)
+    biggest = max(_in_all(d) for d in usable)
     if need.free > biggest:
         message = f"{asked}, and the biggest has {biggest} MiB in all; lower vramMiB or minFreeMiB of the Avatar"
-        return Refusal(f"{message}, or add a bigger GPU", hopeless=not any(d.problem for d in devices))
+        return Refusal(f"{message}, or add a bigger GPU", hopeless)
     best = usable[0]
     missing = need.free - best.room.free_at(now)
     parts = [
@@ -237,6 +238,19 @@ def _refusal(gpu: Gpu, need: Need, devices: list[Device], now: datetime) -> Refu
         parts.append(f"{len(usable) - 1} other GPUs have no more" if len(usable) > 2 else "the other one has no more")
     parts += [f"{d.name}: {d.problem}" for d in devices if d.problem][:NAMED]
     return Refusal("; ".join(parts))
+
+
+def _may_do(device: Device, need: Need) -> bool:
+    """Whether the GPU would do if it were empty and well. One that is lost does not tell its memory: perhaps."""
+    report = device.report
+    if report.memory is None:
+        return not report.healthy and not report.mig_enabled
+    return need.free <= _in_all(device)
+
+
+def _in_all(device: Device) -> int:
+    """The memory that pods could have if there were nobody else."""
+    return device.room.total - (device.report.memory.reserved_mib if device.report.memory else 0)
 
 
 def _others(devices: list[Device]) -> str:

@@ -27,10 +27,11 @@ from .actions import (
 )
 from .assigned import gpu_status, reservation_holds, reserved
 from .clock import floor
-from .devices import DEVICE_REQUEST, PLACED_MODES, placement_of, resource_claim
+from .devices import CHOSEN_LATER, DEVICE_REQUEST, PLACED_MODES, placement_of, resource_claim
 from .estimate import need, raise_after
 from .failure import fail
 from .names import LABEL_PORT
+from .placement import Need
 from .podstate import PodPhase, PodState, classify
 from .resources import Avatar, AvatarSpec, Instance, LastTermination, Meta, Pod, Pool, Service, Termination
 from .sessions import Roll, lapse, next_lapse
@@ -224,12 +225,23 @@ def _use_claim(view: GroupView, members: list[Instance], claim: Service, result:
     pool, avatar = view.pool, view.avatar
     if pool is None or avatar is None:
         raise ValueError("a claim is used only for instances that passed check()")
-    if not reservation_holds(view.gpu, pool):
+    wanted = need(pool.spec.gpu, avatar)
+    if not reservation_holds(view.gpu, pool) or _too_small(view, members, wanted):
         result.actions.append(ReleaseClaim(claim))
     elif pool.spec.gpu.mode in PLACED_MODES and view.gpu.report is not None and not view.gpu.confirmed:
-        result.actions.append(ConfirmPlacement(claim, need(pool.spec.gpu, avatar)))
+        result.actions.append(ConfirmPlacement(claim, wanted))
+    elif pool.spec.gpu.mode in CHOSEN_LATER and view.gpu.place is None:
+        # What was free when the port was claimed is taken, by others than us.
+        result.actions.append(ReleaseClaim(claim))
     else:
         _create_pod(view, members, claim, result)
+
+
+def _too_small(view: GroupView, members: list[Instance], wanted: Need) -> bool:
+    """Whether the last pod ran out of what the claim reserves: the next one would do so again."""
+    last, claimed = members[0].status.last_termination, view.gpu.reserved
+    ran_out = last is not None and last.reason == "GPUOutOfMemory"
+    return ran_out and claimed is not None and claimed.mib < wanted.mib
 
 
 def _lost(view: GroupView, members: list[Instance], result: Plan) -> None:
@@ -271,7 +283,7 @@ def _create_pod(view: GroupView, members: list[Instance], claim: Service, result
         raise ValueError("a pod is planned only for instances that passed check()")
     port = int(claim.metadata.labels[LABEL_PORT])
     settings = resolve(server, pool, avatar)
-    placement = view.gpu.reserved if pool.spec.gpu.mode in PLACED_MODES else view.gpu.place or view.gpu.reserved
+    placement = view.gpu.reserved if pool.spec.gpu.mode in PLACED_MODES else view.gpu.place
     # Unlike the claim's and the pod's, this name is used once: one that is being deleted must not be in the way.
     device_claim = f"{claim.metadata.name}-{int(view.now.timestamp() * 1000):x}" if pool.spec.gpu.mode == "DRA" else ""
     body = objects.pod(pool, members, settings, view.key.id, port, placement, device_claim)
@@ -318,7 +330,9 @@ def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
         deadline = since + timedelta(seconds=queue.timeout_seconds)
         result.wake_at(deadline)
         if view.now >= deadline:
-            text = f"no port became free in {queue.timeout_seconds} s (spec.queue.timeoutSeconds of the AvatarPool)"
+            what = "port" if reason != "GPUExhausted" else "GPU"
+            text = f"no {what} became free in {queue.timeout_seconds} s (spec.queue.timeoutSeconds of the AvatarPool)"
+            text += f": {message}" if what == "GPU" else ""
             _fail(view, members, PodState(PodPhase.FAILED, "QueueTimeout", text), result)
             return
     fields = {**NO_POD, "queuePosition": position, "retryTime": None}
@@ -395,14 +409,18 @@ def _run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> No
 def _claim_device(view: GroupView, pool: Pool, pod: Pod, result: Plan) -> None:
     """The pod's ResourceClaim is made after the pod, which owns it; what it got is read when a node has it."""
     name = next((c.resource_claim_name for c in pod.spec.resource_claims if c.name == DEVICE_REQUEST), "")
-    placement = view.gpu.place or view.gpu.reserved
-    if not name or placement is None:
+    if not name or view.gpu.reserved is None:
         return
     if pod.spec.node_name:
         if view.gpu.allocated is None:
             result.actions.append(ReadAllocation(pod, name, pool.spec.gpu.dra))
-    elif not view.gpu.claim_made:
-        result.actions.append(CreateDeviceClaim(pod, resource_claim(pool, pod.metadata, placement, name)))
+    elif view.gpu.claim_made:
+        return
+    elif view.gpu.place is not None:
+        result.actions.append(CreateDeviceClaim(pod, resource_claim(pool, pod.metadata, view.gpu.place, name)))
+    else:
+        # The room was taken, by others than us, before the claim could be made.
+        result.wake_at(view.now + timedelta(seconds=LOOK_FOR_GPU_SECONDS))
 
 
 def _leave_gpu(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> None:

@@ -402,10 +402,10 @@ class Session(Model, frozen=True):
 
 
 class GpuStatus(Model, frozen=True):
-    """status.gpu."""
+    """status.gpu; ``index`` is None, and ``uuid`` empty, until it is known which one it is."""
 
     node: str = ""
-    index: int = 0
+    index: int | None = None
     uuid: str = ""
     reserved_mib: int = field(default=0, name="reservedMiB")
 

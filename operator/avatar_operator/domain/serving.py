@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from . import leak as leaks
 from . import objects
 from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
-from .assigned import condition, gpu_status
+from .assigned import condition, gpu_status, released
 from .clock import ceil, floor
 from .idle import Clock, look
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
@@ -370,7 +370,7 @@ def _collect(case: Case, result: Plan) -> None:
             continue
         last = LastTermination(time=floor(now), reason="Idle", message=message, idle_seconds=idle)
         fields = {**NO_POD, "restarts": 0, "lastTermination": last}
-        conditions = (ASLEEP, ("PortClaimed", "False", "Stopped", "released"))
+        conditions = (ASLEEP, ("PortClaimed", "False", "Stopped", "released"), *released(member, "Stopped"))
         # By compare-and-swap: a connection counted in this very moment wins.
         say(now, member, Desired("Stopped", "Idle", message, fields, conditions), result, event, exact=True)
 

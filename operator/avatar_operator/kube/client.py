@@ -25,6 +25,8 @@ APPLY_PATCH = "application/apply-patch+yaml"
 # A metadata-only list: all that a resync compares, at a tenth of the cost.
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
 
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json"
+
 REQUEST_TIMEOUT_SECONDS = 15.0
 LIST_TIMEOUT_SECONDS = 120.0
 LIST_PAGE = 2000
@@ -120,15 +122,18 @@ class KubeClient:
         return await self._request("POST", resource, resource.path(namespace), body=body)
 
     async def merge_patch(
-        self, resource: Resource, namespace: str, name: str, body: Json, subresource: str = ""
+        self, resource: Resource, namespace: str, name: str, body: Json, subresource: str = "", accept: str = ""
     ) -> bytes:
-        """Merge-PATCH; a metadata.resourceVersion in ``body`` is a precondition."""
+        """Merge-PATCH; a metadata.resourceVersion in ``body`` is a precondition.
+
+        ``accept`` METADATA_ONLY: the answer holds the object's metadata, not the whole of it.
+        """
         return await self._request(
             "PATCH",
             resource,
             resource.path(namespace, name, subresource),
             body=body,
-            headers={"Content-Type": MERGE_PATCH},
+            headers={"Content-Type": MERGE_PATCH, **({"Accept": accept} if accept else {})},
         )
 
     async def apply(

@@ -15,6 +15,7 @@ NODES = Resource("", "v1", "nodes")
 PODS = Resource("", "v1", "pods")
 SERVICES = Resource("", "v1", "services")
 EVENTS = Resource("", "v1", "events")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
 RESOURCE_CLAIMS = Resource("resource.k8s.io", "v1", "resourceclaims")
 RESOURCE_SLICES = Resource("resource.k8s.io", "v1", "resourceslices")
 

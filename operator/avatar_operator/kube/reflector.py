@@ -58,6 +58,18 @@ class Event(msgspec.Struct, frozen=True):
     object: msgspec.Raw
 
 
+class _Where(msgspec.Struct, frozen=True, rename="camel"):
+    """What is needed to see whether an object is news."""
+
+    name: str
+    namespace: str = ""
+    resource_version: str = "0"
+
+
+class _Glance(msgspec.Struct, frozen=True):
+    metadata: _Where
+
+
 class _Told(msgspec.Struct, frozen=True):
     """What a bookmark or an error holds."""
 
@@ -122,8 +134,11 @@ class Reflector(Generic[T]):
     # ---- writing -----------------------------------------------------------------
 
     def offer(self, raw: bytes) -> T:
-        """Take the answer to a write of our own, unless something newer is known; the object that it is."""
-        item = self._decode(raw)
+        """Take the answer to a read or a write of our own, unless something newer is known; the object that it is."""
+        return self.put(self._decode(raw))
+
+    def put(self, item: T) -> T:
+        """The same with an object at hand."""
         key, known = _key(item), self._items.get(_key(item))
         version = _version(item)
         # What is not here and not newer than the watch was deleted meanwhile.
@@ -213,23 +228,24 @@ class Reflector(Generic[T]):
 
     async def _follow(self) -> None:
         seconds = round(WATCH_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
-        stream = self._client.watch(self._resource, self._namespace, str(self._version), seconds)
-        decode = msgspec.json.Decoder(Event).decode
-        async for line in stream:
+        async for line in self._client.watch(self._resource, self._namespace, str(self._version), seconds):
             if line:
-                self._take(decode(line))
+                self._take(_event(line))
         self.heard_at = time.monotonic()
 
     def _take(self, event: Event) -> None:
         self.heard_at = time.monotonic()
         if event.type in ("ADDED", "MODIFIED", "DELETED"):
-            item = self._decode(event.object)
-            key, version = _key(item), _version(item)
+            where = _glance(event.object).metadata
+            key, version = Key(where.namespace, where.name), int(where.resource_version)
             self._version = max(self._version, version)
             known = self._items.get(key)
-            if known is not None and version < _version(known):
-                return
-            self._set(key, None if event.type == "DELETED" else item)
+            # Our own writes come back here: their answers have told it all.
+            if event.type == "DELETED":
+                if known is None or version >= _version(known):
+                    self._set(key, None)
+            elif known is None or version > _version(known):
+                self._set(key, self._decode(event.object))
             return
         told = msgspec.json.decode(event.object, type=_Told)
         if event.type == "BOOKMARK":
@@ -238,6 +254,10 @@ class Reflector(Generic[T]):
             raise _TooOldError(told.message)
         else:
             raise ApiError(told.code, "WatchError", told.message)
+
+
+_event = msgspec.json.Decoder(Event).decode
+_glance = msgspec.json.Decoder(_Glance).decode
 
 
 def _key(item: HasMeta) -> Key:

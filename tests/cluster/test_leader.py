@@ -1,0 +1,75 @@
+"""Two operators, one of which acts: who takes over when, and that nobody acts twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from tests.conftest import MakeOperator
+from tests.support.api import until
+from tests.support.operator import Operator
+from tests.support.world import World
+
+pytestmark = [pytest.mark.cluster]
+
+
+async def leads(operator: Operator) -> bool:
+    return await operator.metric("avatar_operator_leader") == 1.0
+
+
+async def leader_of(*operators: Operator) -> Operator:
+    """The one of them that acts."""
+
+    async def look() -> list[Operator]:
+        return [o for o in operators if o.running and await leads(o)]
+
+    found = await until("one leader", look, lambda who: len(who) == 1, timeout=30)
+    return found[0]
+
+
+@pytest.fixture
+async def two(operator_factory: MakeOperator, namespace: str) -> tuple[Operator, Operator]:
+    options = (f"--lease={namespace}/operator",)
+    first, second = operator_factory(options=options), operator_factory(options=options)
+    await asyncio.gather(first.start(), second.start())
+    return first, second
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+async def test_the_other_one_takes_over(world: World, two: tuple[Operator, Operator], how: signal.Signals) -> None:
+    await world.pool()
+    leader = await leader_of(*two)
+    other = next(o for o in two if o is not leader)
+    await world.avatar("ada")
+    await world.instance("one", "ada")
+    pod = await world.phase("one", "Running")
+    assert leader.process is not None
+    leader.process.send_signal(how)
+    began = time.monotonic()
+    await world.avatar("bob")
+    await world.instance("two", "bob")
+    await world.phase("two", "Running", timeout=30)
+    print(f"{how.name}: the next instance ran {time.monotonic() - began:.1f} s later")
+    assert await leads(other)
+    assert (await world.status("one"))["podName"] == pod["podName"]
+    if how is signal.SIGSTOP:
+        # It wakes up, finds that it has been overtaken, and ends by itself without having acted.
+        leader.process.send_signal(signal.SIGCONT)
+        await until("the old leader's end", lambda: asyncio.sleep(0, leader.running), lambda runs: not runs)
+        assert "holds the lease now" in leader.tail()
+    elif how is signal.SIGTERM:
+        assert leader.process.wait(10) == 0
+
+
+async def test_a_label_on_the_lease_is_no_takeover(world: World, two: tuple[Operator, Operator]) -> None:
+    leader = await leader_of(*two)
+    path = "coordination.k8s.io/v1/leases"
+    for n in range(5):
+        await world.api.patch(path, world.namespace, "operator", {"metadata": {"labels": {"touched": str(n)}}})
+        await asyncio.sleep(0.3)
+    assert await leader_of(*two) is leader
+    await world.api.delete(path, world.namespace, "operator")
+    assert (await leader_of(*two)).running

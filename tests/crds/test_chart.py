@@ -170,9 +170,23 @@ def test_what_is_in_no_namespace_is_a_role_of_its_own(
     assert others
     for other in others:
         assert not grants(other) & NODES
+        if other["metadata"]["name"].endswith("-lease"):
+            continue
         claims = {verb for _, resource, verb in grants(other) if resource == "resourceclaims"}
-        assert claims == {*READ, "create", "delete"}
+        assert claims == {"get", "create"}
     assert "--no-nodes" not in operator_args(documents)
+
+
+def test_the_lease_is_the_operators_alone(render: Callable[..., list[dict[str, Any]]]) -> None:
+    documents = render()
+    args = operator_args(documents)
+    namespace, _, name = args[args.index("--lease") + 1].partition("/")
+    role = named(documents, "Role")[f"{name}-lease"]
+    assert role["metadata"]["namespace"] == namespace
+    assert [rule.get("resourceNames") for rule in role["rules"]] == [None, [name]]
+    assert {verb for _, _, verb in grants(role)} == {"create", "get", "patch"}
+    assert named(documents, "Deployment")[name]["spec"]["replicas"] == 2
+    assert named(documents, "PodDisruptionBudget")[name]["spec"]["maxUnavailable"] == 1
 
 
 def operator_args(documents: list[dict[str, Any]]) -> list[str]:
@@ -184,7 +198,9 @@ def operator_args(documents: list[dict[str, Any]]) -> list[str]:
 def test_namespaced_installation_grants_nothing_cluster_wide(render: Callable[..., list[dict[str, Any]]]) -> None:
     off = ("--set", "rbac.aggregate=false", "--set", "rbac.nodes=false")
     documents = render("--set", "watchNamespaces={a,b}", *off)
-    assert {document["metadata"]["namespace"] for document in documents if document["kind"] == "Role"} == {"a", "b"}
+    roles = {(d["metadata"]["namespace"], d["metadata"]["name"]) for d in documents if d["kind"] == "Role"}
+    name = "demo-avatar-operator"
+    assert roles == {("a", name), ("b", name), ("demo", f"{name}-lease")}
     assert not named(documents, "ClusterRole")
     assert not named(documents, "ClusterRoleBinding")
     args = operator_args(documents)

@@ -95,7 +95,7 @@ capabilities:
 # Pools of mode DRA: one claim for each pod.
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaims]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, create]
 # The end of a failed runtime's log goes into the instance's status.
 - apiGroups: [""]
   resources: [pods/log]

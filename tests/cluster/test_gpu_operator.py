@@ -16,7 +16,7 @@ from tests.conftest import Cluster, MakeOperator
 from tests.support import dra
 from tests.support.api import Json, until
 from tests.support.gpus import GIB_24, GPU_MIB, LABEL_GPU, FakeGpuNode, Gpus, Use, dump, visible
-from tests.support.placing import NAMES, placed, tells
+from tests.support.placing import NAMES, in_phase, placed, tells
 from tests.support.proxy import Proxy, matching
 from tests.support.runtime import FakeRuntime
 from tests.support.world import World, condition
@@ -191,6 +191,30 @@ async def test_dra_without_telemetry_cannot_ask_for_indices(
 
 async def _nothing(world: World) -> bool:
     return not await world.left()
+
+
+async def test_dra_a_rush_for_the_last_room(world: World, gpus: Gpus, operator_factory: MakeOperator) -> None:
+    """Others use 10000 MiB of each GPU, which the scheduler does not see: one instance fits on each, not two."""
+    node = await gpus.node()
+    for gpu in node.gpus:
+        gpu.outside(10000)
+    await gpus.reported()
+    await publish(world, node)
+    await world.pool(**pool_of(gpus, "DRA"))
+    await world.avatar(*NAMES[:4])
+    await operator_factory().start()
+    await asyncio.gather(*(world.instance(name, name) for name in NAMES[:4]))
+    await until("two running", world.statuses, lambda all_: len(in_phase(all_, "Running")) == 2)
+    await until("the books", lambda: gpus.status(node), lambda s: s.get("reservedMiB") == 2 * PART)
+    await asyncio.sleep(1)
+    statuses = await world.statuses()
+    assert len(in_phase(statuses, "Running")) == 2, dump(statuses)
+    assert {statuses[name]["gpu"]["uuid"] for name in in_phase(statuses, "Running")} == {g.uuid for g in node.gpus}
+    for name in in_phase(statuses, "Pending"):
+        assert statuses[name]["reason"] == "GPUExhausted", dump(statuses[name])
+    assert len(await world.pods()) == 2
+    node.gpus[0].outside(0)
+    await until("three running", world.statuses, lambda all_: len(in_phase(all_, "Running")) == 3)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -23,6 +23,7 @@ NAME = "e2e"
 SYSTEM = "avatar-system"
 RELEASE = "avatars"
 TTS_URL = f"http://avatar-tts.{SYSTEM}:5002"
+TAGS = ("--set", "image.tag=dev", "--set", "runtime.image.tag=dev", "--set", "tts.image.tag=dev")
 
 
 def devcluster(*args: str, timeout: float = 280) -> str:
@@ -59,8 +60,7 @@ def cluster() -> Cluster:
 
 def install(cluster: Cluster) -> None:
     """The chart, with development images, watching all namespaces."""
-    tags = ["--set", "image.tag=dev", "--set", "runtime.image.tag=dev", "--set", "tts.image.tag=dev"]
-    command = ["helm", "upgrade", "--install", RELEASE, str(ROOT / "charts/avatar-operator"), *tags]
+    command = ["helm", "upgrade", "--install", RELEASE, str(ROOT / "charts/avatar-operator"), *TAGS]
     place = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "90s"]
     run(cluster, "kubectl", "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
     run(cluster, *command, *place)

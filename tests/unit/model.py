@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from avatar_operator.controller.executor import Memory
-from avatar_operator.controller.store import AvatarKey, Key, PoolKey, Store
+from avatar_operator.controller.keys import AvatarKey, Key, PoolKey
+from avatar_operator.controller.store import Store
 from avatar_operator.domain.actions import (
     Action,
     CreateClaim,

@@ -29,7 +29,8 @@ from tests.unit.builders import avatar
 def test_need(estimates: str, vram: int | None, learned: int | None, mib: int) -> None:
     known = None if learned is None else VramStatus(observed_mib=1, estimate_mib=learned)
     one = msgspec.structs.replace(avatar(vram_mib=vram), status=AvatarStatus(vram=known))
-    assert need(Gpu(estimates=estimates), one) == Need(mib, 11000)
+    admin = vram if vram is not None else 4096
+    assert need(Gpu(estimates=estimates), one) == Need(mib, 11000, learned=mib > admin)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Two operators share an API server of a few lines. Each has its own GpuIndex, fed by watches that lag as they like, and
 follows the protocol of the design: reserve, write the claim, list all claims of that GPU, and only then make the pod
-or take the claim back. What is right is worked out here from what the server holds and what the agents measured, with
+or take the claim back. A claim without a pod belongs to the process that wrote it: another neither uses nor deletes
+it before it is old. What is right is worked out here from what the server holds and what the agents measured, with
 none of the ledger's sums. MiB.
 """
 
@@ -30,17 +31,21 @@ NEEDS = [Need(3000, 0), Need(4000, 5000), Need(2000, 6000), Need(9000, 0)]
 NAMES = [f"avatar-{8615 + n}" for n in range(7)]
 HEARTBEAT = 2
 RELEASE = timedelta(seconds=3)
+# A process that lives makes the pod of a claim within this time after it has confirmed it, or asks again.
+BELIEVED = timedelta(seconds=5)
+# A claim without a pod, by another process, is left to that one for so long.
+ABANDONED = timedelta(seconds=10)
 
 
 @dataclass
 class Claim:
-    """A Service as the server has it. ``by``: the operator that wrote it."""
+    """A Service as the server has it."""
 
     name: str
     gpu: str
     mib: int
     uid: str
-    by: str
+    made: datetime
 
 
 @dataclass
@@ -88,8 +93,10 @@ class Operator:
         self.claims: dict[str, Claim] = {}
         self.pods: dict[str, RunningPod] = {}
         self.flying: dict[str, Placement] = {}
-        # By name, the UID of the claim that everything was found to fit with (or not).
-        self.confirmed: dict[str, str] = {}
+        # UIDs of the claims that this process wrote.
+        self.wrote: set[str] = set()
+        # By name, the UID of the claim that everything was found to fit with (or not), and when.
+        self.confirmed: dict[str, tuple[str, datetime]] = {}
         self.refused: dict[str, str] = {}
         self.seen: dict[str, Measured] = {}
         self._versions: dict[tuple[str, str], int] = defaultdict(int)
@@ -220,7 +227,7 @@ class TwoOperators(RuleBasedStateMachine):
         for _ in range(len(one.inbox[kind]) if many else 1):
             one.hear(kind, self.now)
 
-    @rule(data=st.data(), many=st.integers(1, 5))
+    @rule(data=st.data(), many=st.integers(1, 8))
     def operators_work(self, data: st.DataObject, many: int) -> None:
         """Some steps of either operator, in any order."""
         for _ in range(many):
@@ -229,13 +236,14 @@ class TwoOperators(RuleBasedStateMachine):
                 step, one, name = data.draw(st.sampled_from(steps))
                 step(one, name)
 
-    @rule(data=st.data())
-    def operator_dies(self, data: st.DataObject) -> None:
+    @rule(place=st.sampled_from([0, 1, None, None, None]))
+    def operator_dies(self, place: int | None) -> None:
         """Memory is lost, requests on their way may arrive; the next process begins with what there is."""
-        place = data.draw(st.sampled_from([0, 1]))
+        if place is None:
+            return
         dead = self.operators[place]
         for name, found in dead.flying.items():
-            self.ghosts.append(self._claim_of(name, found, "nobody"))
+            self.ghosts.append(self._claim_of(name, found))
         born = Operator(f"{dead.name}'", self.now)
         if self.report is not None:
             born.take("GPUNode", self.report, self.now)
@@ -262,8 +270,8 @@ class TwoOperators(RuleBasedStateMachine):
         for pod in self.pods.values():
             taken[pod.gpu][pod.name] = pod.mib
         for one in self.operators:
-            for name, uid in one.confirmed.items():
-                if name in one.claims and one.claims[name].uid == uid:
+            for name, (uid, at) in one.confirmed.items():
+                if name in one.claims and one.claims[name].uid == uid and self.now <= at + BELIEVED:
                     taken[one.claims[name].gpu][name] = one.claims[name].mib
         for gpu, parts in taken.items():
             assert sum(parts.values()) <= TOTALS[gpu], f"{parts} are reserved on {gpu} of {TOTALS[gpu]}"
@@ -304,7 +312,7 @@ class TwoOperators(RuleBasedStateMachine):
             *((self._arrive, one, name) for name in sorted(one.flying)),
             *((self._confirm, one, name) for name in self._can_confirm(one)),
             *((self._go_on, one, name) for name in sorted({*one.refused, *one.confirmed} - {*one.pods})),
-            *((self._clean, one, name) for name in sorted({*one.claims, *one.pods} - self.wanted)),
+            *((self._clean, one, name) for name in sorted({*one.claims, *one.pods})),
             *((self._mend, one, name) for name in sorted({*one.pods} - {*one.claims})),
         ]
 
@@ -312,10 +320,11 @@ class TwoOperators(RuleBasedStateMachine):
         return [n for n in sorted(self.wanted) if n not in one.claims and n not in one.pods and n not in one.flying]
 
     def _can_confirm(self, one: Operator) -> list[str]:
+        """Claims of its own: what another process has written is that one's to confirm."""
         return [
             name
             for name, claim in sorted(one.claims.items())
-            if name in self.wanted and name not in one.pods and one.confirmed.get(name) != claim.uid
+            if name in self.wanted and claim.uid in one.wrote and name not in {*one.pods, *one.confirmed, *one.refused}
         ]
 
     def _claim(self, one: Operator, name: str) -> None:
@@ -331,7 +340,8 @@ class TwoOperators(RuleBasedStateMachine):
     def _arrive(self, one: Operator, name: str) -> None:
         found = one.flying.pop(name)
         if name not in self.claims:
-            claim = self.claims[name] = self._claim_of(name, found, one.name)
+            claim = self.claims[name] = self._claim_of(name, found)
+            one.wrote.add(claim.uid)
             told = self._tell("Service", name, claim.uid, claim)
         else:
             claim = self.claims[name]
@@ -348,22 +358,23 @@ class TwoOperators(RuleBasedStateMachine):
         ]
         if one.index.free_beside(claim.gpu, others, (SPACE, name), self.now) >= need.free:
             self._has_room(one, claim.gpu, need, self.claims, name)
-            one.confirmed[name] = claim.uid
+            one.confirmed[name] = claim.uid, self.now
         else:
             one.refused[name] = claim.uid
 
     def _go_on(self, one: Operator, name: str) -> None:
+        """The pod of a claim that is confirmed is made; one that is refused is taken back."""
         claim = one.claims.get(name)
-        uid = one.refused.pop(name, None)
-        if uid is not None:
-            if claim is not None and claim.uid == uid:
-                self._delete_claim(one, claim)
+        if name in one.refused:
+            if one.refused.pop(name) == (claim and claim.uid):
+                self._delete_claim(one, one.claims[name])
             return
-        if claim is None or claim.uid != one.confirmed[name]:
-            del one.confirmed[name]
-        elif name in self.wanted and name not in one.pods and name not in self.pods:
+        uid, at = one.confirmed.pop(name)
+        if claim is None or claim.uid != uid or self.now > at + BELIEVED:
+            return
+        if name in self.wanted and name not in self.pods:
             self.version += 1
-            share = {0: claim.mib, 1: claim.mib - 500, 2: claim.mib + 500}[self.version % 3]
+            share = {0: claim.mib, 1: claim.mib // 2, 2: claim.mib + 2000}[self.version % 3]
             pod = RunningPod(name, claim.gpu, claim.mib, f"pod-{self.version}", share)
             if not self.processes_known:
                 # Where nobody can tell processes apart, a loaded pod is taken to use what it reserved.
@@ -372,18 +383,29 @@ class TwoOperators(RuleBasedStateMachine):
             one.take("Pod", self._tell("Pod", name, pod.uid, pod), self.now)
 
     def _clean(self, one: Operator, name: str) -> None:
-        if name in self.wanted:
-            return
+        """Delete what nobody wants, and claims that a process has left behind without a pod."""
+        claim = one.claims.get(name)
         if name in one.pods:
-            if name in self.pods:
+            if name in self.pods and name not in self.wanted:
                 self._end_pod(name)
             return
-        claim = one.claims.get(name)
-        since = one.index.podless_since(SPACE, name)
         if claim is None or name in one.flying:
             return
-        if since is None or one.index.processes_gone(SPACE, name) or self.now >= since + RELEASE:
+        if claim.uid not in one.wrote:
+            # Another process may be about to make its pod, or has made one that is not heard of yet.
+            if self.now >= claim.made + ABANDONED and name not in self.pods and self._memory_is_back(one, name):
+                self._delete_claim(one, claim)
+        elif name not in self.wanted and name not in one.confirmed and self._memory_is_back(one, name):
             self._delete_claim(one, claim)
+
+    def _memory_is_back(self, one: Operator, name: str) -> bool:
+        since = one.index.podless_since(SPACE, name)
+        return since is None or one.index.processes_gone(SPACE, name) or self.now >= since + RELEASE
+
+    def _delete_claim(self, one: Operator, claim: Claim) -> None:
+        if (there := self.claims.get(claim.name)) is not None and there.uid == claim.uid:
+            del self.claims[claim.name]
+            one.take("Service", self._tell("Service", claim.name, claim.uid, None), self.now)
 
     def _mend(self, one: Operator, name: str) -> None:
         """A pod without its claim gets it back."""
@@ -456,9 +478,9 @@ class TwoOperators(RuleBasedStateMachine):
         self.leaving.append(pod)
         self._tell("Pod", name, pod.uid, None)
 
-    def _claim_of(self, name: str, found: Placement, by: str) -> Claim:
+    def _claim_of(self, name: str, found: Placement) -> Claim:
         self.version += 1
-        return Claim(name, found.uuid, found.mib, f"claim-{self.version}", by)
+        return Claim(name, found.uuid, found.mib, f"claim-{self.version}", self.now)
 
     def _tell(
         self,

@@ -243,7 +243,7 @@ def test_the_other_of_two() -> None:
             Gpu(),
             [device(total=7999, free=7999), device(A1, 1, total=6000, free=6000)],
             "needs 8000 MiB free on one GPU, and the biggest has 7999 MiB in all; "
-            "lower vramMiB or minFreeMiB of the Avatar, or add a bigger GPU",
+            "lower minFreeMiB of the Avatar or of the pool, or add a bigger GPU",
             id="too-big",
         ),
         pytest.param(

@@ -21,8 +21,8 @@ from avatar_operator.domain.actions import (
     ReleaseClaim,
 )
 from avatar_operator.domain.failure import fail
-from avatar_operator.domain.placement import Need, Placement
-from avatar_operator.domain.plan import LOOK_FOR_GPU_SECONDS, LOST_GPU_GRACE_SECONDS, plan
+from avatar_operator.domain.placement import LOOK_FOR_GPU_SECONDS, Need, Placement
+from avatar_operator.domain.plan import plan
 from avatar_operator.domain.podstate import PodPhase, PodState
 from avatar_operator.domain.resources import (
     Avatar,
@@ -36,6 +36,7 @@ from avatar_operator.domain.resources import (
     Queue,
     VramStatus,
 )
+from avatar_operator.domain.running import LOST_GPU_GRACE_SECONDS
 from avatar_operator.domain.view import GpuView, GroupView, RuntimeView
 from tests.unit.builders import (
     NOW,

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from avatar_operator.controller.store import PoolKey
+from avatar_operator.controller.keys import PoolKey
 from avatar_operator.domain.actions import (
     Action,
     DeleteInstance,

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avatar_operator.controller.store import AvatarKey, Key, PoolKey, Store
+from avatar_operator.controller.keys import AvatarKey, Key, PoolKey
+from avatar_operator.controller.store import Store
 from avatar_operator.domain import names
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.resources import (

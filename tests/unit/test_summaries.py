@@ -7,9 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from avatar_operator.domain.gpunode import Reserved
+from avatar_operator.domain.ledger import Room
+from avatar_operator.domain.placement import Device
 from avatar_operator.domain.resources import (
     Avatar,
     AvatarStatus,
+    Gpu,
+    GpuSelector,
     Instance,
     InstanceStatus,
     Pool,
@@ -17,9 +22,11 @@ from avatar_operator.domain.resources import (
     PoolPortStatus,
     PoolStatus,
     Ports,
+    VramStatus,
 )
-from avatar_operator.domain.summaries import LISTED_PORTS, avatar_patch, pool_patch
+from avatar_operator.domain.summaries import LISTED_PORTS, PoolGpus, avatar_patch, gpunode_patch, pool_patch
 from tests.unit.builders import NOW, ago, avatar, instance, later, pool
+from tests.unit.gpu_builders import A0, A1, B0, DRA, HAMI, PLUGIN, VISIBLE, device, gpu, gpunode
 
 
 def applied(item: Pool, change: dict[str, Any] | None) -> Pool:
@@ -117,3 +124,133 @@ def test_a_namesake_is_told_which_one_counts() -> None:
     (ready,) = change["conditions"]
     assert (ready["status"], ready["reason"]) == ("False", "DuplicateName")
     assert "'first'" in ready["message"]
+
+
+# ---- GPUs ---------------------------------------------------------------------------------
+
+
+def available(kind: Pool, gpus: PoolGpus) -> tuple[str, str, str]:
+    """GPUsAvailable of a pool: status, reason, message."""
+    done = applied(kind, pool_patch(kind, [], [], [], 0, NOW, gpus))
+    found = {c.type: c for c in done.status.conditions}
+    ready, gpu = found["Ready"], found["GPUsAvailable"]
+    assert ready.status == ("False" if gpu.status == "False" else "True")
+    assert ready.status == "True" or (ready.reason, ready.message) == (gpu.reason, gpu.message)
+    return gpu.status, gpu.reason, gpu.message
+
+
+CORDONED = device(A1, 1, problem="cordoned")
+BY_INDEX = Gpu(mode="DRA", primary=GpuSelector(indices=[1]))
+
+
+@pytest.mark.parametrize(
+    ("devices", "now", "expected"),
+    [
+        pytest.param([device(), CORDONED], NOW, ("True", "Reported", "1 of 2 GPUs can be used"), id="some"),
+        pytest.param([device(free=0)], NOW, ("True", "Reported", "1 of 1 GPUs can be used"), id="full-is-usable"),
+        pytest.param(
+            [CORDONED], NOW, ("False", "NoEligibleGPU", "none of its GPUs can be used: GPU 1 of a: cordoned"), id="none"
+        ),
+        pytest.param([], NOW, ("False", "NoEligibleGPU", "no GPU that is reported matches spec.gpu"), id="no-match"),
+        pytest.param(
+            [device(), device(B0, on="b"), CORDONED],
+            later(90),
+            ("Unknown", "StaleTelemetry", "the last report of a, b is too old; placed there by reservations alone"),
+            id="all-stale",
+        ),
+    ],
+)
+def test_gpus_of_a_pool(devices: list[Device], now: Any, expected: tuple[str, str, str]) -> None:
+    assert available(VISIBLE, PoolGpus(True, tuple(devices), now)) == expected
+
+
+def test_one_node_that_is_silent() -> None:
+    silent = Device("b", gpu(B0), Room(24000, stale_at=NOW))
+    found = available(VISIBLE, PoolGpus(True, (device(), silent), NOW))
+    assert found == ("True", "StaleTelemetry", "the last report of b is too old; placed there by reservations alone")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "reason", "message"),
+    [
+        pytest.param(VISIBLE, "Unknown", "NoTelemetry", "GPUs are given out in turn", id="visible"),
+        pytest.param(PLUGIN, "Unknown", "NoTelemetry", "the scheduler decides alone", id="plugin"),
+        pytest.param(HAMI, "Unknown", "NoTelemetry", "the scheduler decides alone", id="hami"),
+        pytest.param(DRA, "Unknown", "NoTelemetry", "the scheduler decides alone", id="dra"),
+        pytest.param(pool("index", gpu=BY_INDEX), "False", "NeedsAgent", "gpu.primary.indices", id="dra-by-index"),
+    ],
+)
+def test_a_pool_without_telemetry(kind: Pool, status: str, reason: str, message: str) -> None:
+    found = available(kind, PoolGpus())
+    assert found[:2] == (status, reason)
+    assert message in found[2]
+
+
+RESERVED = [
+    Reserved(uuid=A0, namespace="live", pod="avatar-8615", mib=4000),
+    Reserved(uuid=A1, namespace="live", pod="avatar-8616", mib=5000),
+]
+
+
+def test_what_the_operator_says_of_a_node() -> None:
+    node = gpunode("a", gpu(A0), gpu(A1, 1))
+    change = gpunode_patch(node, RESERVED, [Room(external=1000), Room(external=500)])
+    assert change == {
+        "reservations": [
+            {"uuid": A0, "namespace": "live", "pod": "avatar-8615", "memoryMiB": 4000},
+            {"uuid": A1, "namespace": "live", "pod": "avatar-8616", "memoryMiB": 5000},
+        ],
+        "reservedMiB": 9000,
+        "externalMiB": 1500,
+    }
+    nothing = {"reservedMiB": 0, "externalMiB": 0}
+    assert gpunode_patch(gpunode("a"), [], [Room()]) == nothing, "kubectl shows zeros, no blanks"
+    assert gpunode_patch(gpunode("a", reserved_mib=0, external_mib=0), [], [Room()]) is None
+
+
+@pytest.mark.parametrize(
+    ("reserved", "external", "fields"),
+    [
+        pytest.param(RESERVED, 1500, set(), id="the-same"),
+        pytest.param(RESERVED, 1563, set(), id="a-little-more"),
+        pytest.param(RESERVED, 1564, {"externalMiB"}, id="more"),
+        pytest.param(RESERVED, 0, {"externalMiB"}, id="nothing-any-more"),
+        pytest.param(RESERVED[:1], 1500, {"reservations", "reservedMiB"}, id="one-less"),
+        pytest.param([], 1500, {"reservations", "reservedMiB"}, id="none-any-more"),
+    ],
+)
+def test_only_news_of_a_node(reserved: list[Reserved], external: int, fields: set[str]) -> None:
+    known = gpunode("a", gpu(A0), reservations=tuple(RESERVED), reserved_mib=9000, external_mib=1500)
+    assert set(gpunode_patch(known, reserved, [Room(external=external)]) or ()) == fields
+
+
+def knowing(observed: int, estimate: int, generation: int = 1) -> Avatar:
+    """An Avatar of generation 1 of which something was learned."""
+    status = AvatarStatus(
+        observed_generation=generation,
+        vram=VramStatus(observed_mib=observed, estimate_mib=estimate) if estimate else None,
+    )
+    return msgspec.structs.replace(avatar(), status=status)
+
+
+@pytest.mark.parametrize(
+    ("one", "observed", "vram"),
+    [
+        pytest.param(avatar(), 0, "same", id="nothing-seen"),
+        pytest.param(avatar(), 4000, {"observedMiB": 4000, "estimateMiB": 4416}, id="the-first"),
+        pytest.param(knowing(4000, 4416), 4010, "same", id="no-news"),
+        pytest.param(knowing(4000, 4416), 5000, {"observedMiB": 5000, "estimateMiB": 5504}, id="more"),
+        pytest.param(knowing(0, 9024), 5000, {"observedMiB": 5000, "estimateMiB": 9024}, id="less-than-was-too-little"),
+        pytest.param(knowing(4000, 4416, 2), 5000, None, id="another-model-now"),
+        pytest.param(knowing(0, 0, 2), 4000, {"observedMiB": 4000, "estimateMiB": 4416}, id="nothing-to-forget"),
+    ],
+)
+def test_what_is_learned_of_an_avatar(one: Avatar, observed: int, vram: Any) -> None:
+    change = avatar_patch(one, None, NOW, observed) or {}
+    assert change.get("vram", "same") == vram
+
+
+def test_a_namesake_learns_nothing() -> None:
+    change = avatar_patch(avatar("Ada", name="copy"), avatar("Ada"), NOW, 0)
+    assert change is not None
+    assert "vram" not in change

@@ -26,13 +26,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: agent
 {{- end }}
 
+{{- define "avatar-operator.apiSelector" -}}
+app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: api
+{{- end }}
+
 {{- define "avatar-operator.ttsSelector" -}}
 app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: tts
 {{- end }}
 
-{{/* Labels of everything that is neither the operator, nor the agent, nor the TTS server. */}}
+{{/* Labels of everything that is neither the operator, nor the agent, nor the API, nor the TTS server. */}}
 {{- define "avatar-operator.labels" -}}
 app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

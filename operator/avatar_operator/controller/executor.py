@@ -46,13 +46,14 @@ from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
 from avatar_operator.domain.status import full
 from avatar_operator.domain.view import Activity, GpuHints, GroupKey, RuntimeView
 from avatar_operator.kube.client import KubeClient
-from avatar_operator.kube.errors import AlreadyExistsError, BusyError, ConflictError, NotFoundError, RejectedError
+from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
 from avatar_operator.kube.events import Recorder
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, SERVICES
 
+from .keys import PoolKey
 from .metrics import Metrics
 from .probe import RuntimeProbe
-from .store import PoolKey, Store
+from .store import Store
 
 log = logging.getLogger(__name__)
 
@@ -225,12 +226,15 @@ class Executor:
 
     async def _read_allocation(self, key: GroupKey, memory: Memory, action: ReadAllocation) -> None:
         memory.about(action.pod)
-        claim = msgspec.json.decode(await self._client.get(RESOURCE_CLAIMS, key.namespace, action.claim))
-        slices, _ = await self._client.list_pages(RESOURCE_SLICES, "")
-        found = allocated(claim, slices, action.dra)
-        if found is None:
-            raise BusyError(0, "NotAllocated", f"ResourceClaim {key.namespace}/{action.claim} has no allocation yet")
-        node, uuid, index, mib = found
+        found = None
+        try:
+            claim = msgspec.json.decode(await self._client.get(RESOURCE_CLAIMS, key.namespace, action.claim))
+            slices, _ = await self._client.list_pages(RESOURCE_SLICES, "")
+            found = allocated(claim, slices, action.dra)
+        except (NotFoundError, RejectedError) as error:
+            # Status lacks the GPU then; the instance serves all the same.
+            log.warning("allocation not read: %s", error, extra=_about(action.pod))
+        node, uuid, index, mib = found or (action.pod.spec.node_name, "", None, _reserved(action.pod))
         memory.gpu = replace(memory.gpu, allocated=Placement(mib, node, uuid, index))
 
     async def _raise_estimate(self, action: RaiseEstimate) -> None:
@@ -383,6 +387,11 @@ class Executor:
 
 def _host(pod: Pod) -> str:
     return pod.status.pod_ip or pod.status.host_ip
+
+
+def _reserved(pod: Pod) -> int:
+    reservation = placement_of(pod.metadata)
+    return reservation.mib if reservation is not None else 0
 
 
 def _about(pod: Pod) -> dict[str, str]:

@@ -67,6 +67,7 @@ class GpuIndex:
         self._named: dict[tuple[str, str], set[Holder]] = defaultdict(set)
         self._departed: dict[str, list[_Departed]] = defaultdict(list)
         self._podless: dict[tuple[str, str], datetime] = {}
+        self._last_pod: dict[tuple[str, str], str] = {}
         # Where a pod is whose GPU somebody else chose: the device plugin, the scheduler.
         self._located: dict[str, str] = {}
         self._rooms: dict[str, Room] = {}
@@ -141,6 +142,7 @@ class GpuIndex:
         self._forget(uuid)
         if source == "Pod":
             self._podless.pop(name, None)
+            self._last_pod[name] = reservation.pod_uid
         elif not any("Pod" in self._sources.get(h, ()) for h in self._named[name]):
             self._podless.setdefault(name, now)
 
@@ -159,6 +161,7 @@ class GpuIndex:
         else:
             self._named.pop(key, None)
             self._podless.pop(key, None)
+            self._last_pod.pop(key, None)
         return ended[0] if ended else None
 
     def locate(self, namespace: str, name: str, uuid: str) -> bool:
@@ -174,7 +177,7 @@ class GpuIndex:
         return self._podless.get((namespace, name))
 
     def processes_gone(self, namespace: str, name: str) -> bool:
-        """Whether the agent has reported since the pod went, and saw none of its processes."""
+        """Whether the agent has reported since the pod went, and its processes are no longer there."""
         since = self._podless.get((namespace, name))
         if since is None:
             return False
@@ -185,6 +188,8 @@ class GpuIndex:
             node, gpu = found
             reported = self._reports[node].status.last_report
             if not gpu.processes_known or reported is None or reported <= since:
+                return False
+            if self._last_pod.get((namespace, name)) in {pod.uid for pod in gpu.pods}:
                 return False
         return True
 
@@ -214,6 +219,9 @@ class GpuIndex:
         devices = list(self.devices(pool, mine))
         match gpu.mode:
             case "DevicePlugin":
+                # A plugin that shares GPUs may put any of those that it has not told yet on any GPU of the node.
+                shared = {name for name in self._reports if self._shares(name, gpu.resource_name)}
+                devices = self._beside_floating(devices, mine, shared)
                 return place_nodes(gpu, need, devices, lambda node: self._slots(node, gpu.resource_name, mine), now)
             case "DRA":
                 return place_claim(gpu, need, self._beside_floating(devices, mine), now)
@@ -323,15 +331,25 @@ class GpuIndex:
             return self.room(uuid)
         return self._account(uuid, [self._merged(h) for h in holders if (h.namespace, h.name) != mine])
 
-    def _beside_floating(self, devices: list[Device], mine: Mine | None) -> list[Device]:
-        """The devices without what is reserved and not allocated yet: each of them may be where it will be."""
+    def _beside_floating(self, devices: list[Device], mine: Mine | None, nodes: set[str] | None = None) -> list[Device]:
+        """The devices without what is reserved and not allocated yet: each of them may be where it will be.
+
+        ``nodes``: where that is so; None = everywhere.
+        """
         floating = [self._merged(h) for h in self._on.get("", ()) if (h.namespace, h.name) != mine]
         result = []
         for device in devices:
-            mib, room = sum(r.mib for r in floating if r.node in ("", device.node)), device.room
+            counts = nodes is None or device.node in nodes
+            mib, room = sum(r.mib for r in floating if counts and r.node in ("", device.node)), device.room
             room = replace(room, reserved=room.reserved + mib, free=room.free - mib, ledger=room.ledger - mib)
             result.append(replace(device, room=room) if mib else device)
         return result
+
+    def _shares(self, name: str, resource: str) -> bool:
+        """Whether the node's device plugin gives a GPU to more than one pod (time slicing)."""
+        node, gpus = self._nodes.get(name), self._reports[name].status.gpus
+        allocatable = node.status.allocatable.get(resource, "0") if node else "0"
+        return allocatable.isdigit() and int(allocatable) > sum(not gpu.mig_enabled for gpu in gpus)
 
     def _slots(self, name: str, resource: str, mine: Mine | None) -> int:
         """How many more pods the node's device plugin takes, as far as ours are concerned."""

@@ -11,7 +11,8 @@ from prometheus_client.registry import Collector
 from avatar_operator import __version__
 from avatar_operator.domain.resources import Instance, Pod, Service
 
-from .store import PoolKey, Store
+from .keys import PoolKey
+from .store import Store
 
 PHASES = ("Pending", "Starting", "Running", "Draining", "Stopped", "Shared", "Failed")
 

@@ -19,10 +19,11 @@ from avatar_operator.kube.errors import ApiError, NotFoundError
 from avatar_operator.kube.kinds import AVATARS, GPUNODES, POOLS
 
 from .executor import Executor, Memory
+from .keys import AvatarKey, GpuNodeKey, Key, PoolKey
 from .leader import Alone, Leadership
 from .metrics import Metrics
 from .queue import WorkQueue
-from .store import AvatarKey, GpuNodeKey, Key, PoolKey, Store
+from .store import Store
 
 log = logging.getLogger(__name__)
 

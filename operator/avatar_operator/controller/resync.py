@@ -20,8 +20,9 @@ from avatar_operator.kube.client import PARTIAL_LIST, KubeClient, Resource
 from avatar_operator.kube.errors import ApiError, NotFoundError
 from avatar_operator.kube.kinds import AnyObject
 
+from .keys import ObjectId
 from .metrics import Metrics
-from .store import ObjectId, Store
+from .store import Store
 from .watched import Watched
 
 log = logging.getLogger(__name__)

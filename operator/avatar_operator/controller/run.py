@@ -26,13 +26,14 @@ from . import watch
 from .executor import Executor
 from .gpus import GpuIndex
 from .health import Health
+from .keys import Key, PoolKey
 from .leader import Alone, Leadership
 from .metrics import Metrics, StoreCollector
 from .probe import RuntimeProbe
 from .queue import WorkQueue
 from .reconciler import Reconciler
 from .resync import PERIOD_SECONDS, Resync
-from .store import Key, PoolKey, Store
+from .store import Store
 from .watched import watched
 
 log = logging.getLogger(__name__)

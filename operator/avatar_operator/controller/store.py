@@ -11,8 +11,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
 
 from avatar_operator.domain.devices import placement_of
 from avatar_operator.domain.estimate import learn, need
@@ -20,51 +19,24 @@ from avatar_operator.domain.gpunode import GpuNode, Node
 from avatar_operator.domain.ledger import Reservation
 from avatar_operator.domain.names import (
     ANNOTATION_AVATAR,
-    LABEL_GROUP,
-    LABEL_POOL,
-    LABEL_PORT,
     claim_name,
-    group_id,
 )
 from avatar_operator.domain.placement import Placement, Refusal
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.ports import Admission, admit
 from avatar_operator.domain.resources import Avatar, Instance, Meta, Pod, Pool, Service
 from avatar_operator.domain.summaries import PoolGpus
-from avatar_operator.domain.view import GpuHints, GpuView, GroupKey, GroupView, RuntimeView
+from avatar_operator.domain.view import GpuHints, GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.kinds import AnyObject
 
+from .gpu_view import gpu_view
 from .gpus import GpuIndex
+from .keys import AvatarKey, GpuNodeKey, Key, ObjectId, PoolKey, group_of, labelled, object_id, version_of
 
-
-class PoolKey(NamedTuple):
-    """Namespace and name of an AvatarPool."""
-
-    namespace: str
-    name: str
-    kind: str = "pool"
-
-
-class AvatarKey(NamedTuple):
-    """Namespace and avatarName of an Avatar, and of its namesakes."""
-
-    namespace: str
-    avatar_name: str
-    kind: str = "avatar"
-
-
-class GpuNodeKey(NamedTuple):
-    """Name of a GPUNode; it is cluster-scoped, ``namespace`` is empty."""
-
-    namespace: str
-    name: str
-    kind: str = "gpunode"
-
-
-Key = GroupKey | PoolKey | AvatarKey | GpuNodeKey
-ObjectId = tuple[str, str]
 _QUARANTINE = "quarantine"
 NO_HINTS = GpuHints()
+# A pod that has been ready for so long (seconds) has its model in memory: what it uses says something.
+LEARN_SECONDS = 10
 # So many deletions are remembered: an answer that was on its way when its object went must not bring it back.
 TOMBSTONES = 8192
 Turn = tuple[datetime, str, GroupKey]
@@ -133,18 +105,18 @@ class Store:
         self._held: dict[PoolKey, _Holders] = defaultdict(_Holders)
         self._taken: dict[str, _Holders] = defaultdict(_Holders)
         self._reserved: dict[GroupKey, int] = {}
-        self._pod_avatars: dict[str, AvatarKey] = {}
+        self._pod_avatars: dict[str, tuple[AvatarKey, datetime | None]] = {}
 
     # ---- feeding -------------------------------------------------------------------
 
     def apply(self, item: AnyObject) -> bool:
         """Take in a state of an object; False when a newer one, or its deletion, is known already."""
-        if _version(item.metadata) <= self._gone.get(item.metadata.uid, -1):
+        if version_of(item.metadata) <= self._gone.get(item.metadata.uid, -1):
             return False
-        objects, key = self._objects[type(item)], _id(item.metadata)
+        objects, key = self._objects[type(item)], object_id(item.metadata)
         known = objects.get(key)
         if known is not None:
-            if known.metadata.uid == item.metadata.uid and _version(item.metadata) <= _version(known.metadata):
+            if known.metadata.uid == item.metadata.uid and version_of(item.metadata) <= version_of(known.metadata):
                 return False
             if known.metadata.uid != item.metadata.uid or _moved(known, item):
                 self._unlink(known)
@@ -229,7 +201,7 @@ class Store:
             self._admission(key, group, now),
             runtime,
             rejection,
-            self._gpu_view(bare, hints),
+            gpu_view(self.gpus, bare, hints),
         )
 
     def refresh(self, key: GroupKey, now: datetime) -> None:
@@ -334,48 +306,6 @@ class Store:
             return None
         return next(iter(self.avatars(AvatarKey(key.namespace, first.spec.avatar_name))), None)
 
-    def _gpu_view(self, view: GroupView, hints: GpuHints) -> GpuView:
-        """What is known of the GPU of the group's claim, or of its pod when somebody deleted the claim."""
-        # The plan keeps the first claim by name, should there be two.
-        holders: tuple[Pod | Service, ...] = (*sorted(view.claims, key=lambda c: c.metadata.name)[:1], *view.pods)
-        reserved = next((p for h in holders if (p := placement_of(h.metadata)) is not None), None)
-        if reserved is None:
-            return GpuView()
-        meta, pod = holders[0].metadata, next(iter(view.pods), None)
-        shown = next((m.status.gpu for m in view.members if m.status.gpu is not None), None)
-        # What the last pod was allocated is not the next one's.
-        allocated = hints.allocated if pod is not None else None
-        if allocated is None and pod is not None and not reserved.uuid and shown is not None and shown.uuid:
-            # Read before this process began.
-            allocated = Placement(shown.reserved_mib, shown.node, shown.uuid, shown.index)
-        uuid = reserved.uuid or (allocated.uuid if allocated else "")
-        node = (pod.spec.node_name if pod is not None else "") or (allocated or reserved).node
-        lost = self.gpus.lost(uuid, node, view.now) if uuid else ""
-        if pod is None and view.pool is not None:
-            # A pod that runs there may go on; the next one may not begin.
-            lost = lost or self.gpus.unfit(uuid, view.pool)
-        found = self.gpus.report_of(pod.metadata.uid if pod else "", uuid)
-        place = None
-        undecided = not reserved.uuid and (pod is None or not pod.spec.node_name)
-        if view.pool is not None and view.avatar is not None and undecided:
-            wanted = need(view.pool.spec.gpu, view.avatar)
-            verdict = self.gpus.find(view.pool, wanted, view.now, (meta.namespace, meta.name))
-            place = verdict if isinstance(verdict, Placement) else None
-        return GpuView(
-            reserved=reserved,
-            place=place,
-            lost=lost,
-            stale=bool(uuid) and self.gpus.stale(uuid, view.now),
-            report=found[1] if found else None,
-            reported=found[2] if found else None,
-            node=found[0] if found else "",
-            podless_since=self.gpus.podless_since(meta.namespace, meta.name),
-            processes_gone=self.gpus.processes_gone(meta.namespace, meta.name),
-            confirmed=any(c.metadata.uid == hints.confirmed for c in view.claims),
-            claim_made=hints.claim_made,
-            allocated=allocated,
-        )
-
     def _bare_view(self, key: GroupKey, group: Group, now: datetime) -> GroupView:
         members = sorted(group.members.values(), key=lambda m: m.age_key)
         avatar = None
@@ -463,7 +393,7 @@ class Store:
                 self._changed(AvatarKey(*name))
                 self._touch_all(self._avatar_groups.get(name, set()))
             case Instance():
-                key, pool = _group_of(item)
+                key, pool = group_of(item)
                 self._group(key, pool).members[item.metadata.name] = item
                 self._avatar_groups[key.namespace, item.spec.avatar_name].add(key)
                 shown, pod_name = item.status.gpu, item.status.pod_name
@@ -474,18 +404,18 @@ class Store:
                 # The pool's status counts its instances by phase.
                 self._changed(pool)
             case Pod():
-                if (found := _labelled(item.metadata)) is not None:
+                if (found := labelled(item.metadata)) is not None:
                     key, pool, port = found
                     self._group(key, pool).pods[item.metadata.name] = item
                     if (reserved := placement_of(item.metadata)) is not None:
                         self._reserve_gpu("Pod", key.namespace, item.metadata.name, reserved, item)
                         spoken = item.metadata.annotations.get(ANNOTATION_AVATAR, "")
-                        self._pod_avatars[item.metadata.uid] = AvatarKey(key.namespace, spoken)
+                        self._pod_avatars[item.metadata.uid] = AvatarKey(key.namespace, spoken), _ready_since(item)
                     # A pod whose claim somebody has deleted still sits on its port.
                     self._hold(pool, port, f"Pod {item.metadata.name}")
                     self._touch(key)
             case Service():
-                if (found := _labelled(item.metadata)) is not None:
+                if (found := labelled(item.metadata)) is not None:
                     key, pool, port = found
                     self._group(key, pool).claims[item.metadata.name] = item
                     if (reserved := placement_of(item.metadata)) is not None:
@@ -511,7 +441,7 @@ class Store:
                 self._changed(AvatarKey(*name))
                 self._touch_all(self._avatar_groups.get(name, set()))
             case Instance():
-                key, pool = _group_of(item)
+                key, pool = group_of(item)
                 if group := self._groups.get(key):
                     group.members.pop(item.metadata.name, None)
                     if not group.members:
@@ -519,7 +449,7 @@ class Store:
                 self._touch(key)
                 self._changed(pool)
             case Pod():
-                if (found := _labelled(item.metadata)) is not None:
+                if (found := labelled(item.metadata)) is not None:
                     key, pool, port = found
                     if group := self._groups.get(key):
                         group.pods.pop(item.metadata.name, None)
@@ -528,7 +458,7 @@ class Store:
                     self._let_go(pool, port, f"Pod {item.metadata.name}")
                     self._touch(key)
             case Service():
-                if (found := _labelled(item.metadata)) is not None:
+                if (found := labelled(item.metadata)) is not None:
                     key, pool, port = found
                     if group := self._groups.get(key):
                         group.claims.pop(item.metadata.name, None)
@@ -544,7 +474,6 @@ class Store:
     def _reserve_gpu(
         self, source: str, namespace: str, name: str, placement: Placement, pod: Pod | None = None
     ) -> None:
-        ready = pod.condition("Ready") if pod is not None else None
         reservation = Reservation(
             namespace,
             name,
@@ -552,7 +481,7 @@ class Store:
             (pod.spec.node_name if pod else "") or placement.node,
             placement.mib,
             pod.metadata.uid if pod else "",
-            ready.last_transition_time if ready is not None and ready.status == "True" else None,
+            _ready_since(pod) if pod is not None else None,
         )
         self.gpus.hold(source, reservation, self._clock())
         if reservation.node:
@@ -574,20 +503,26 @@ class Store:
         for namespace, name in self.gpus.held_by(uuids):
             for kind in (Service, Pod):
                 found = self._objects[kind].get((namespace, name))
-                if found is not None and (labelled := _labelled(found.metadata)) is not None:
-                    self._changed(labelled[0])
+                if found is not None and (belongs := labelled(found.metadata)) is not None:
+                    self._changed(belongs[0])
         self._wake_for_gpus()
 
     def _used(self, pod_uid: str) -> None:
         """A pod was seen to use GPU memory: its avatar's figures may have news."""
-        key = self._pod_avatars.get(pod_uid)
+        key, _ = self._pod_avatars.get(pod_uid, (None, None))
         avatar = next(iter(self.avatars(key)), None) if key is not None else None
-        if key is not None and avatar is not None and learn(avatar.status.vram, self.gpus.usage(pod_uid)) is not None:
+        if key is not None and avatar is not None and learn(avatar.status.vram, self.observed_vram(key)) is not None:
             self._changed(key)
 
     def observed_vram(self, key: AvatarKey) -> int:
-        """The most that a pod of the avatar uses by now; MiB."""
-        return max((self.gpus.usage(uid) for uid, avatar in self._pod_avatars.items() if avatar == key), default=0)
+        """The most that a loaded pod of the avatar uses by now; MiB."""
+        now = self._clock()
+        loaded = (
+            uid
+            for uid, (avatar, ready) in self._pod_avatars.items()
+            if avatar == key and ready is not None and now >= ready + timedelta(seconds=LEARN_SECONDS)
+        )
+        return max((self.gpus.usage(uid) for uid in loaded), default=0)
 
     def _group(self, key: GroupKey, pool: PoolKey) -> Group:
         group = self._groups.get(key)
@@ -616,6 +551,11 @@ class Store:
             self._touch(key)
 
 
+def _ready_since(pod: Pod) -> datetime | None:
+    ready = pod.condition("Ready")
+    return ready.last_transition_time if ready is not None and ready.status == "True" else None
+
+
 def _moved(known: AnyObject, item: AnyObject) -> bool:
     """Whether an update puts the object into another place of the indexes."""
     if isinstance(known, Avatar) and isinstance(item, Avatar):
@@ -623,25 +563,3 @@ def _moved(known: AnyObject, item: AnyObject) -> bool:
     if isinstance(item, (Pod, Service)):
         return known.metadata.labels != item.metadata.labels
     return False
-
-
-def _id(meta: Meta) -> ObjectId:
-    return meta.namespace, meta.name
-
-
-def _version(meta: Meta) -> int:
-    # Comparable as numbers by contract since Kubernetes 1.35 (KEP-5504), and always in practice.
-    return int(meta.resource_version or 0)
-
-
-def _group_of(item: Instance) -> tuple[GroupKey, PoolKey]:
-    spec, meta = item.spec, item.metadata
-    gid = group_id(spec.pool_ref, spec.avatar_name, meta.uid if spec.exclusive else "")
-    return GroupKey(meta.namespace, gid), PoolKey(meta.namespace, spec.pool_ref)
-
-
-def _labelled(meta: Meta) -> tuple[GroupKey, PoolKey, int] | None:
-    group, port = meta.labels.get(LABEL_GROUP), meta.labels.get(LABEL_PORT, "")
-    if not group or not port.isdigit():
-        return None
-    return GroupKey(meta.namespace, group), PoolKey(meta.namespace, meta.labels.get(LABEL_POOL, "")), int(port)

@@ -17,7 +17,8 @@ def need(gpu: Gpu, avatar: Avatar) -> Need:
     admin = avatar.spec.vram_mib if avatar.spec.vram_mib is not None else gpu.per_instance_mib
     learned = avatar.status.vram.estimate_mib if avatar.status.vram else 0
     mib = {"Fixed": admin, "Learned": learned or admin}.get(gpu.estimates, max(admin, learned))
-    return Need(mib, gpu.min_free_mib if avatar.spec.min_free_mib is None else avatar.spec.min_free_mib)
+    min_free = gpu.min_free_mib if avatar.spec.min_free_mib is None else avatar.spec.min_free_mib
+    return Need(mib, min_free, learned=mib > admin)
 
 
 def learn(known: VramStatus | None, observed: int) -> VramStatus | None:
@@ -32,10 +33,15 @@ def learn(known: VramStatus | None, observed: int) -> VramStatus | None:
     return VramStatus(observed_mib=observed, estimate_mib=max(before.estimate_mib, _step(observed * MARGIN)))
 
 
-def raise_after(known: VramStatus | None, reserved: int) -> VramStatus | None:
-    """What is known after a pod that had ``reserved`` ran out of GPU memory; None = it is known already."""
+def raise_after(known: VramStatus | None, reserved: int, total: int = 0) -> VramStatus | None:
+    """What is known after a pod that had ``reserved`` ran out of GPU memory; None = it is known already.
+
+    Never more than the GPU has in all (``total``, 0 = not known): it may have
+    been others who took the memory.
+    """
     before = known or VramStatus()
     estimate = _step(reserved * AFTER_OUT_OF_MEMORY)
+    estimate = min(estimate, total) if total else estimate
     if estimate <= before.estimate_mib:
         return None
     return VramStatus(observed_mib=before.observed_mib, estimate_mib=estimate)

@@ -105,8 +105,8 @@ class GpuNodeStatus(Model, frozen=True):
     alerts: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
     reservations: tuple[Reserved, ...] = ()
-    reserved_mib: int = field(default=0, name="reservedMiB")
-    external_mib: int = field(default=0, name="externalMiB")
+    reserved_mib: int | None = field(default=None, name="reservedMiB")
+    external_mib: int | None = field(default=None, name="externalMiB")
 
 
 class GpuNode(Model, frozen=True):

@@ -17,6 +17,8 @@ from .resources import Gpu, GpuSelector, Runtime
 
 # Longest value of a label, where a reservation keeps the GPU's UUID.
 LABEL_LENGTH = 63
+# Those that wait for a GPU are looked at this often (seconds), whatever is heard meanwhile.
+LOOK_FOR_GPU_SECONDS = 10
 # So many GPUs are named in a refusal; the others are counted.
 NAMED = 3
 
@@ -51,10 +53,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a pod asks for: ``mib`` to reserve, on a GPU with at least ``min_free`` free."""
+    """What a pod asks for: ``mib`` to reserve, on a GPU with at least ``min_free`` free.
+
+    ``learned``: more than the administrator said, because of what was seen.
+    """
 
     mib: int
     min_free: int
+    learned: bool = False
 
     @property
     def free(self) -> int:
@@ -226,7 +232,7 @@ def _refusal(gpu: Gpu, need: Need, devices: list[Device], now: datetime) -> Refu
         return Refusal(f"{asked}, and none can be used: {named}{_others(devices)}", hopeless)
     biggest = max(_in_all(d) for d in usable)
     if need.free > biggest:
-        message = f"{asked}, and the biggest has {biggest} MiB in all; lower vramMiB or minFreeMiB of the Avatar"
+        message = f"{asked}, and the biggest has {biggest} MiB in all; {_lower(need)}"
         return Refusal(f"{message}, or add a bigger GPU", hopeless)
     best = usable[0]
     missing = need.free - best.room.free_at(now)
@@ -251,6 +257,13 @@ def _may_do(device: Device, need: Need) -> bool:
 def _in_all(device: Device) -> int:
     """The memory that pods could have if there were nobody else."""
     return device.room.total - (device.report.memory.reserved_mib if device.report.memory else 0)
+
+
+def _lower(need: Need) -> str:
+    """What to lower so that it fits."""
+    if need.mib > need.min_free:
+        return "reset status.vram of the Avatar, from which that is learned" if need.learned else "lower its vramMiB"
+    return "lower minFreeMiB of the Avatar or of the pool"
 
 
 def _others(devices: list[Device]) -> str:

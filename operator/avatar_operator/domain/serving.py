@@ -250,7 +250,8 @@ def _say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, 
         "idleDeadline": ceil(clock.deadline) if clock.deadline else None,
         "lastActivityTime": floor(clock.last_activity) if clock.last_activity else None,
     }
-    desired = Desired("Running", "Serving", "", fields, tuple(conditions))
+    drop = ("GPUAssigned",) if assigned is None else ()
+    desired = Desired("Running", "Serving", "", fields, tuple(conditions), drop)
     case.say(desired, result, _became(server, pod, url) or _no_gpu(server, assigned))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .engines import normalise
-from .resources import Avatar, AvatarData, Instance, Pool
+from .resources import Avatar, AvatarData, AvatarSpec, Instance, Meta, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +111,8 @@ def _check_supported(pool: Pool, avatar: Avatar) -> Problem | None:
             f"{pool.metadata.name!r}; set its spec.limits.allowHostPath or use pvc or image",
         )
     return None
+
+
+def nameless(instance: Instance) -> Avatar:
+    """Stands in for an Avatar deleted under a running instance."""
+    return Avatar(metadata=Meta(name=""), spec=AvatarSpec(avatar_name=instance.spec.avatar_name))

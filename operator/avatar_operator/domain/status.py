@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -38,7 +38,8 @@ class Desired:
     """What the operator wants a status to say; ``fields`` by their names in the CRD.
 
     Fields that are not named stay as they are; None removes. ``conditions``
-    are (type, status, reason, message); types that are not named stay.
+    are (type, status, reason, message); types that are not named stay, but
+    those in ``drop``.
     """
 
     phase: str
@@ -46,6 +47,7 @@ class Desired:
     message: str = ""
     fields: Json = field(default_factory=dict)
     conditions: tuple[tuple[str, str, str, str], ...] = ()
+    drop: tuple[str, ...] = ()
 
 
 def patch(instance: Instance, desired: Desired, now: datetime) -> Json | None:
@@ -64,7 +66,9 @@ def patch(instance: Instance, desired: Desired, now: datetime) -> Json | None:
         for name, value in wanted.items()
         if (plain := _plain(value)) != _plain(getattr(status, _FIELDS[name]))
     }
-    conditions = merge_conditions(status.conditions, desired.conditions, now, generation=instance.metadata.generation)
+    conditions = merge_conditions(
+        status.conditions, desired.conditions, now, generation=instance.metadata.generation, drop=desired.drop
+    )
     if conditions is not None:
         changed["conditions"] = conditions
     return changed or None
@@ -76,13 +80,15 @@ def merge_conditions(
     now: datetime,
     *,
     generation: int,
+    drop: Collection[str] = (),
 ) -> list[Json] | None:
-    """All conditions after setting ``wanted``, or None when nothing but times would change.
+    """All conditions after setting ``wanted`` and dropping ``drop``, or None when nothing but times would change.
 
     lastTransitionTime moves only when a condition's status does (API conventions).
     """
-    by_type = {c.type: c for c in current}
-    changed = False
+    before = list(current)
+    by_type = {c.type: c for c in before if c.type not in drop}
+    changed = len(by_type) != len(before)
     for kind, state, reason, message in wanted:
         old = by_type.get(kind)
         if old is not None and (old.status, old.reason, old.message) == (state, reason, message):

@@ -69,7 +69,11 @@ def pool_patch(
     if current.instances != instances:
         changed["instances"] = full(instances)
     conditions = merge_conditions(
-        current.conditions, _conditions(pool, others, gpus), now, generation=pool.metadata.generation
+        current.conditions,
+        _conditions(pool, others, gpus),
+        now,
+        generation=pool.metadata.generation,
+        drop=("GPUsAvailable",) if pool.spec.gpu.mode == "None" else (),
     )
     if conditions is not None:
         changed["conditions"] = conditions
@@ -131,7 +135,8 @@ def gpunode_patch(node: GpuNode, reservations: list[Reserved], rooms: list[Room]
     if status.reserved_mib != reserved:
         changed["reservedMiB"] = reserved
     # A figure that always moves a little is no news.
-    if abs(status.external_mib - external) >= EXTERNAL_STEP or (external == 0 and status.external_mib):
+    known = status.external_mib
+    if known is None or abs(known - external) >= EXTERNAL_STEP or (external == 0 and known):
         changed["externalMiB"] = external
     return changed or None
 

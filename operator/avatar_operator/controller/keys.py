@@ -1,0 +1,63 @@
+"""What the queue and the store go by: groups, pools, avatars, GPU nodes; and which of them an object belongs to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from avatar_operator.domain.names import LABEL_GROUP, LABEL_POOL, LABEL_PORT, group_id
+from avatar_operator.domain.resources import Instance, Meta
+from avatar_operator.domain.view import GroupKey
+
+
+class PoolKey(NamedTuple):
+    """Namespace and name of an AvatarPool."""
+
+    namespace: str
+    name: str
+    kind: str = "pool"
+
+
+class AvatarKey(NamedTuple):
+    """Namespace and avatarName of an Avatar, and of its namesakes."""
+
+    namespace: str
+    avatar_name: str
+    kind: str = "avatar"
+
+
+class GpuNodeKey(NamedTuple):
+    """Name of a GPUNode; it is cluster-scoped, ``namespace`` is empty."""
+
+    namespace: str
+    name: str
+    kind: str = "gpunode"
+
+
+Key = GroupKey | PoolKey | AvatarKey | GpuNodeKey
+ObjectId = tuple[str, str]
+
+
+def object_id(meta: Meta) -> ObjectId:
+    """Namespace and name."""
+    return meta.namespace, meta.name
+
+
+def version_of(meta: Meta) -> int:
+    """The resourceVersion as a number; 0 = none."""
+    # Comparable as numbers by contract since Kubernetes 1.35 (KEP-5504), and always in practice.
+    return int(meta.resource_version or 0)
+
+
+def group_of(item: Instance) -> tuple[GroupKey, PoolKey]:
+    """The group and the pool of an instance."""
+    spec, meta = item.spec, item.metadata
+    gid = group_id(spec.pool_ref, spec.avatar_name, meta.uid if spec.exclusive else "")
+    return GroupKey(meta.namespace, gid), PoolKey(meta.namespace, spec.pool_ref)
+
+
+def labelled(meta: Meta) -> tuple[GroupKey, PoolKey, int] | None:
+    """Group, pool and port of a claim or a runtime pod; None for anything else."""
+    group, port = meta.labels.get(LABEL_GROUP), meta.labels.get(LABEL_PORT, "")
+    if not group or not port.isdigit():
+        return None
+    return GroupKey(meta.namespace, group), PoolKey(meta.namespace, meta.labels.get(LABEL_POOL, "")), int(port)

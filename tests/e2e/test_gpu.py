@@ -250,7 +250,8 @@ async def test_an_instance_gets_what_others_leave(
         avatar = await world.api.get("avatars", world.namespace, "ada")
         return int((avatar or {}).get("status", {}).get("vram", {}).get("observedMiB", 0))
 
-    await until("its use being learned", observed, lambda mib: mib == 4400)
+    # Not before it has been loaded for a while.
+    await until("its use being learned", observed, lambda mib: mib == 4400, timeout=60)
 
     # Somebody outside Kubernetes takes more and more of both.
     driver.grow(0, 20000, to_mib=20000)
@@ -351,6 +352,7 @@ def agent_pod(name: str, node: str, driver: SharedDriver, image: str) -> Json:
         "metadata": {"name": name, "labels": {LABEL: "true"}},
         "spec": {
             "serviceAccountName": DAEMONSET,
+            "automountServiceAccountToken": True,
             "containers": [container],
             "volumes": driver.volumes,
             "terminationGracePeriodSeconds": 2,

@@ -1,10 +1,9 @@
 """Hypothesis plays users, pods, agents, other people's processes, slow watches and crashes against the ledger.
 
-Two operators share an API server of a few lines. Each has its own GpuIndex, fed by watches that lag as they like, and
-follows the protocol of the design: reserve, write the claim, list all claims of that GPU, and only then make the pod
-or take the claim back. A claim without a pod belongs to the process that wrote it: another neither uses nor deletes
-it before it is old. What is right is worked out here from what the server holds and what the agents measured, with
-none of the ledger's sums. MiB.
+Two operators, each for its own instances, share the GPUs and an API server of a few lines. Each has its own GpuIndex,
+fed by watches that lag as they like, and follows the protocol of the design: reserve, write the claim, list all claims
+of that GPU, and only then make the pod or take the claim back. What is right is worked out here from what the server
+holds and what the agents measured, with none of the ledger's sums. MiB.
 """
 
 from __future__ import annotations
@@ -31,10 +30,6 @@ NEEDS = [Need(3000, 0), Need(4000, 5000), Need(2000, 6000), Need(9000, 0)]
 NAMES = [f"avatar-{8615 + n}" for n in range(7)]
 HEARTBEAT = 2
 RELEASE = timedelta(seconds=3)
-# A process that lives makes the pod of a claim within this time after it has confirmed it, or asks again.
-BELIEVED = timedelta(seconds=5)
-# A claim without a pod, by another process, is left to that one for so long.
-ABANDONED = timedelta(seconds=10)
 
 
 @dataclass
@@ -45,7 +40,6 @@ class Claim:
     gpu: str
     mib: int
     uid: str
-    made: datetime
 
 
 @dataclass
@@ -85,18 +79,17 @@ class Told:
 class Operator:
     """One process: what it knows, and what it is about to write."""
 
-    def __init__(self, name: str, now: datetime) -> None:
+    def __init__(self, name: str, serves: list[str]) -> None:
         self.name = name
+        self.serves = serves
         self.index = GpuIndex()
         self.index.take_node(Node(metadata=meta(NODE), status=NodeStatus(conditions=(Condition("Ready", "True"),))))
         self.inbox: dict[str, deque[Told]] = {"Service": deque(), "Pod": deque(), "GPUNode": deque()}
         self.claims: dict[str, Claim] = {}
         self.pods: dict[str, RunningPod] = {}
         self.flying: dict[str, Placement] = {}
-        # UIDs of the claims that this process wrote.
-        self.wrote: set[str] = set()
-        # By name, the UID of the claim that everything was found to fit with (or not), and when.
-        self.confirmed: dict[str, tuple[str, datetime]] = {}
+        # By name, the UID of the claim that everything was found to fit with (or not).
+        self.confirmed: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.seen: dict[str, Measured] = {}
         self._versions: dict[tuple[str, str], int] = defaultdict(int)
@@ -151,7 +144,7 @@ class TwoOperators(RuleBasedStateMachine):
         # Requests whose sender has died.
         self.ghosts: list[Claim] = []
         self.report: Told | None = None
-        self.operators = [Operator("A", self.now), Operator("B", self.now)]
+        self.operators = [Operator("A", NAMES[::2]), Operator("B", NAMES[1::2])]
         self.agent_reports()
         for one in self.operators:
             one.hear("GPUNode", self.now)
@@ -244,7 +237,7 @@ class TwoOperators(RuleBasedStateMachine):
         dead = self.operators[place]
         for name, found in dead.flying.items():
             self.ghosts.append(self._claim_of(name, found))
-        born = Operator(f"{dead.name}'", self.now)
+        born = Operator(f"{dead.name}'", dead.serves)
         if self.report is not None:
             born.take("GPUNode", self.report, self.now)
         for claim in self.claims.values():
@@ -270,8 +263,8 @@ class TwoOperators(RuleBasedStateMachine):
         for pod in self.pods.values():
             taken[pod.gpu][pod.name] = pod.mib
         for one in self.operators:
-            for name, (uid, at) in one.confirmed.items():
-                if name in one.claims and one.claims[name].uid == uid and self.now <= at + BELIEVED:
+            for name, uid in one.confirmed.items():
+                if name in one.claims and one.claims[name].uid == uid and name in self.wanted:
                     taken[one.claims[name].gpu][name] = one.claims[name].mib
         for gpu, parts in taken.items():
             assert sum(parts.values()) <= TOTALS[gpu], f"{parts} are reserved on {gpu} of {TOTALS[gpu]}"
@@ -285,7 +278,7 @@ class TwoOperators(RuleBasedStateMachine):
             self.ghost_arrives()
         # One after the other: what two do at the same moment is theirs to undo, and was checked above.
         for one in (self.operators[0], self.operators[1], self.operators[0]):
-            for _ in range(6):
+            for _ in range(4):
                 self._work(one)
                 for pod in self.pods.values():
                     self._load(pod, 1.0)
@@ -312,20 +305,23 @@ class TwoOperators(RuleBasedStateMachine):
             *((self._arrive, one, name) for name in sorted(one.flying)),
             *((self._confirm, one, name) for name in self._can_confirm(one)),
             *((self._go_on, one, name) for name in sorted({*one.refused, *one.confirmed} - {*one.pods})),
-            *((self._clean, one, name) for name in sorted({*one.claims, *one.pods})),
-            *((self._mend, one, name) for name in sorted({*one.pods} - {*one.claims})),
+            *((self._clean, one, name) for name in self._can_clean(one)),
+            *((self._mend, one, name) for name in self._can_mend(one)),
         ]
 
     def _can_claim(self, one: Operator) -> list[str]:
-        return [n for n in sorted(self.wanted) if n not in one.claims and n not in one.pods and n not in one.flying]
+        wanted = [name for name in one.serves if name in self.wanted]
+        return [n for n in wanted if n not in one.claims and n not in one.pods and n not in one.flying]
 
     def _can_confirm(self, one: Operator) -> list[str]:
-        """Claims of its own: what another process has written is that one's to confirm."""
-        return [
-            name
-            for name, claim in sorted(one.claims.items())
-            if name in self.wanted and claim.uid in one.wrote and name not in {*one.pods, *one.confirmed, *one.refused}
-        ]
+        settled = {*one.pods, *one.confirmed, *one.refused}
+        return [n for n in one.serves if n in self.wanted and n in one.claims and n not in settled]
+
+    def _can_clean(self, one: Operator) -> list[str]:
+        return [n for n in one.serves if n not in self.wanted and (n in one.claims or n in one.pods)]
+
+    def _can_mend(self, one: Operator) -> list[str]:
+        return [n for n in one.serves if n in one.pods and n not in one.claims]
 
     def _claim(self, one: Operator, name: str) -> None:
         need = self.needs[name]
@@ -341,7 +337,6 @@ class TwoOperators(RuleBasedStateMachine):
         found = one.flying.pop(name)
         if name not in self.claims:
             claim = self.claims[name] = self._claim_of(name, found)
-            one.wrote.add(claim.uid)
             told = self._tell("Service", name, claim.uid, claim)
         else:
             claim = self.claims[name]
@@ -358,7 +353,7 @@ class TwoOperators(RuleBasedStateMachine):
         ]
         if one.index.free_beside(claim.gpu, others, (SPACE, name), self.now) >= need.free:
             self._has_room(one, claim.gpu, need, self.claims, name)
-            one.confirmed[name] = claim.uid, self.now
+            one.confirmed[name] = claim.uid
         else:
             one.refused[name] = claim.uid
 
@@ -369,10 +364,8 @@ class TwoOperators(RuleBasedStateMachine):
             if one.refused.pop(name) == (claim and claim.uid):
                 self._delete_claim(one, one.claims[name])
             return
-        uid, at = one.confirmed.pop(name)
-        if claim is None or claim.uid != uid or self.now > at + BELIEVED:
-            return
-        if name in self.wanted and name not in self.pods:
+        if one.confirmed.pop(name) == (claim and claim.uid) and name in self.wanted and name not in self.pods:
+            assert claim is not None
             self.version += 1
             share = {0: claim.mib, 1: claim.mib // 2, 2: claim.mib + 2000}[self.version % 3]
             pod = RunningPod(name, claim.gpu, claim.mib, f"pod-{self.version}", share)
@@ -383,24 +376,15 @@ class TwoOperators(RuleBasedStateMachine):
             one.take("Pod", self._tell("Pod", name, pod.uid, pod), self.now)
 
     def _clean(self, one: Operator, name: str) -> None:
-        """Delete what nobody wants, and claims that a process has left behind without a pod."""
-        claim = one.claims.get(name)
+        """Delete what nobody wants: the pod, and the claim when the pod's memory is back."""
         if name in one.pods:
-            if name in self.pods and name not in self.wanted:
+            if name in self.pods:
                 self._end_pod(name)
             return
-        if claim is None or name in one.flying:
-            return
-        if claim.uid not in one.wrote:
-            # Another process may be about to make its pod, or has made one that is not heard of yet.
-            if self.now >= claim.made + ABANDONED and name not in self.pods and self._memory_is_back(one, name):
-                self._delete_claim(one, claim)
-        elif name not in self.wanted and name not in one.confirmed and self._memory_is_back(one, name):
-            self._delete_claim(one, claim)
-
-    def _memory_is_back(self, one: Operator, name: str) -> bool:
         since = one.index.podless_since(SPACE, name)
-        return since is None or one.index.processes_gone(SPACE, name) or self.now >= since + RELEASE
+        if since is None or one.index.processes_gone(SPACE, name) or self.now >= since + RELEASE:
+            one.confirmed.pop(name, None)
+            self._delete_claim(one, one.claims[name])
 
     def _delete_claim(self, one: Operator, claim: Claim) -> None:
         if (there := self.claims.get(claim.name)) is not None and there.uid == claim.uid:
@@ -418,14 +402,18 @@ class TwoOperators(RuleBasedStateMachine):
         if (there := self.claims.get(claim.name)) is not None and there.uid == claim.uid:
             del self.claims[claim.name]
             one.take("Service", self._tell("Service", claim.name, claim.uid, None), self.now)
+        else:
+            one.hear("Service", self.now)
 
     def _work(self, one: Operator) -> None:
         """Everything that this operator can do now."""
         self._hear_all(one)
-        for name in NAMES:
+        for name in sorted({*one.confirmed, *one.refused} - {*one.pods}):
+            self._go_on(one, name)
+        for name in self._can_clean(one):
             self._clean(one, name)
-            self._hear_all(one)
-        for name in sorted({*one.pods} - {*one.claims}):
+        self._hear_all(one)
+        for name in self._can_mend(one):
             self._mend(one, name)
         for name in self._can_claim(one):
             self._claim(one, name)
@@ -433,8 +421,6 @@ class TwoOperators(RuleBasedStateMachine):
             self._arrive(one, name)
         for name in self._can_confirm(one):
             self._confirm(one, name)
-            self._go_on(one, name)
-        for name in sorted(one.confirmed):
             self._go_on(one, name)
         self._hear_all(one)
 
@@ -456,7 +442,7 @@ class TwoOperators(RuleBasedStateMachine):
         assert free >= need.free, f"{name} needs {need} on {gpu}: {free} free beside {others}, {seen}"
         if self.now >= seen.at + timedelta(seconds=3 * HEARTBEAT):
             return
-        uses = {n: seen.pods.get(p.uid, 0) for n, p in self.pods.items()}
+        uses = {n: seen.pods.get(p.uid, 0) for n, p in one.pods.items()}
         unused = sum(max(0, c.mib - uses.get(n, 0)) for n, c in others.items())
         assert seen.free - unused >= need.free, f"{name} needs {need} on {gpu}: {seen.free} free, {unused} not loaded"
 
@@ -480,7 +466,7 @@ class TwoOperators(RuleBasedStateMachine):
 
     def _claim_of(self, name: str, found: Placement) -> Claim:
         self.version += 1
-        return Claim(name, found.uuid, found.mib, f"claim-{self.version}", self.now)
+        return Claim(name, found.uuid, found.mib, f"claim-{self.version}")
 
     def _tell(
         self,

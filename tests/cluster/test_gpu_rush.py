@@ -40,11 +40,12 @@ async def test_twenty_at_once_beside_a_growing_process(
 
 
 async def test_twenty_at_once_with_two_operators(world: World, gpus: Gpus, operator_factory: MakeOperator) -> None:
-    """Both decide at the same time; each is killed once and comes back."""
+    """As the chart runs them: one acts by the Lease. Each is killed once, the other goes on where it was."""
     await _rush_begins(world, gpus)
-    one, two = operator_factory(), operator_factory()
+    options = (f"--lease={world.namespace}/operator",)
+    one, two = operator_factory(options=options), operator_factory(options=options)
     await asyncio.gather(one.start(), two.start())
-    async with Observer.watching(world.api, world.namespace, gpus.world, operators=2) as seen:
+    async with Observer.watching(world.api, world.namespace, gpus.world) as seen:
         await asyncio.gather(*(world.instance(name, name) for name in NAMES))
         await until("three running", world.statuses, lambda a: len(in_phase(a, "Running")) >= 3, timeout=30)
         two.kill()
@@ -58,7 +59,7 @@ async def test_twenty_at_once_with_two_operators(world: World, gpus: Gpus, opera
 
 
 async def test_two_operators_and_room_for_one(world: World, gpus: Gpus, operator_factory: MakeOperator) -> None:
-    """The sharpest race: sixteen want the last place of one GPU, again and again. Somebody always gets it."""
+    """Without a Lease both act: sixteen want the one place of a GPU, again and again. Always one gets it."""
     await gpus.node(8000)
     await world.pool(**gpus.pool())
     names = NAMES[:16]

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from avatar_operator.controller.gpus import MOST_DEPARTED, GpuIndex
+from avatar_operator.controller.gpus import FOREIGN_SECONDS, MOST_DEPARTED, GpuIndex
 from avatar_operator.domain.gpunode import GpuNode, Node, Reserved
 from avatar_operator.domain.ledger import Reservation
 from avatar_operator.domain.placement import Need, Placement, Refusal
@@ -481,3 +481,21 @@ def test_pods_that_leave_without_reports_are_forgotten_in_the_end() -> None:
     assert len(index._departed[A0]) == MOST_DEPARTED
     index.drop_report("a")
     assert books(index) == (0,) * 6
+
+
+# ---- claims of other processes -----------------------------------------------------------
+
+
+def test_a_claim_that_appears_is_left_to_its_writer_for_a_while() -> None:
+    index = make(one_gpu())
+    index.hold("Service", CLAIM, NOW)
+    # It was there when this process began: whoever wrote it is no more.
+    assert index.foreign_until(NAMESPACE, NAME) is None
+    index.loading = False
+    index.hold("Service", CLAIM, later(1))
+    assert index.foreign_until(NAMESPACE, NAME) is None
+    index.hold("Service", reservation("avatar-8616"), later(1))
+    index.hold("Service", reservation("avatar-8616"), later(3))
+    assert index.foreign_until(NAMESPACE, "avatar-8616") == later(1 + FOREIGN_SECONDS)
+    index.let_go("Service", NAMESPACE, "avatar-8616", later(4))
+    assert index.foreign_until(NAMESPACE, "avatar-8616") is None

@@ -138,10 +138,21 @@ def test_whose_turn_comes_in_a_moment_does_nothing() -> None:
             GpuView(reserved=ON_A0, report=gpu(A0), lost="x", confirmed=True), ["ReleaseClaim"], id="lost-since"
         ),
         pytest.param(GpuView(), ["ReleaseClaim"], id="of-a-cpu-pool"),
+        pytest.param(
+            GpuView(reserved=ON_A0, report=gpu(A0), foreign_until=later(3)), [], id="another-process-is-at-it"
+        ),
+        pytest.param(
+            GpuView(reserved=ON_A0, report=gpu(A0), foreign_until=ago(0)), ["ConfirmPlacement"], id="which-has-left-it"
+        ),
     ],
 )
 def test_a_claim_without_a_pod(kind: Pool, known: GpuView, actions: list[str]) -> None:
     assert kinds(plan(claimed(known, kind)).actions) == actions
+
+
+def test_a_claim_of_another_process_is_looked_at_again() -> None:
+    known = GpuView(reserved=ON_A0, report=gpu(A0), foreign_until=later(3))
+    assert plan(claimed(known)).wake == later(3)
 
 
 def test_what_is_confirmed() -> None:

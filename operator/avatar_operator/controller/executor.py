@@ -76,7 +76,7 @@ class Memory:
         """Forget what was remembered of another pod."""
         if self.pod_uid != pod.metadata.uid:
             self.pod_uid, self.runtime = pod.metadata.uid, RuntimeView()
-            self.gpu = GpuHints(confirmed=self.gpu.confirmed)
+            self.gpu = GpuHints(wrote=self.gpu.wrote, confirmed=self.gpu.confirmed)
 
 
 class Executor:
@@ -109,7 +109,7 @@ class Executor:
         """Carry out ``action``; the store knows its result when this returns."""
         match action:
             case CreateClaim():
-                await self._create_claim(key, pool, action)
+                await self._create_claim(key, pool, memory, action)
             case ReleaseClaim(service):
                 await self._release_claim(key, service)
             case ConfirmPlacement():
@@ -154,10 +154,12 @@ class Executor:
 
     # ---- claims ------------------------------------------------------------------------
 
-    async def _create_claim(self, key: GroupKey, pool: PoolKey, action: CreateClaim) -> None:
+    async def _create_claim(self, key: GroupKey, pool: PoolKey, memory: Memory, action: CreateClaim) -> None:
         try:
             raw = await self._client.create(SERVICES, key.namespace, action.body)
-            self._store.apply(msgspec.json.decode(raw, type=Service))
+            made = msgspec.json.decode(raw, type=Service)
+            memory.gpu = replace(memory.gpu, wrote=made.metadata.uid)
+            self._store.apply(made)
             log.info("claimed", extra={"namespace": key.namespace, "port": action.port, "group": key.id})
         except AlreadyExistsError:
             await self._who_holds(key, pool, action.port)
@@ -183,11 +185,22 @@ class Executor:
 
     async def _release_claim(self, key: GroupKey, service: Service) -> None:
         meta = service.metadata
+        if await self._has_pod(key, meta.namespace, meta.name):
+            # Another operator's, made a moment ago: a port and a GPU in use are never given away.
+            return
         # Gone, or another of the same name: either way this one is no more.
         with contextlib.suppress(NotFoundError, ConflictError):
             await self._client.delete(SERVICES, meta.namespace, meta.name, uid=meta.uid)
         self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
         log.info("released", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
+
+    async def _has_pod(self, key: GroupKey, namespace: str, name: str) -> bool:
+        try:
+            pod = msgspec.json.decode(await self._client.get(PODS, namespace, name), type=Pod)
+        except NotFoundError:
+            return False
+        self._store.apply(pod)
+        return pod.metadata.labels.get(LABEL_GROUP) == key.id
 
     # ---- GPUs --------------------------------------------------------------------------
 
@@ -196,14 +209,20 @@ class Executor:
         reserved = placement_of(action.service.metadata)
         if reserved is None:
             raise ValueError("only a claim that reserves a GPU is confirmed")
-        others = []
+        meta, now = action.service.metadata, datetime.now(UTC)
+        others, present = [], False
         for item in await self._claims_on(reserved.uuid):
             found = msgspec.convert(item, Service)
             self._store.apply(found)
             placement = placement_of(found.metadata)
-            if placement is not None and found.metadata.uid != action.service.metadata.uid:
+            if found.metadata.uid == meta.uid:
+                present = True
+            elif placement is not None:
                 others.append(Reservation(found.metadata.namespace, found.metadata.name, "", "", placement.mib))
-        meta, now = action.service.metadata, datetime.now(UTC)
+        if not present:
+            # Somebody deleted it meanwhile.
+            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
+            return
         free = self._store.gpus.free_beside(reserved.uuid, others, (meta.namespace, meta.name), now)
         if free >= action.need.free:
             memory.gpu = replace(memory.gpu, confirmed=meta.uid)

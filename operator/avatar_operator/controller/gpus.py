@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from avatar_operator.domain.devices import dra_problem
@@ -33,6 +33,8 @@ from avatar_operator.domain.resources import Pool
 
 # So many pods that left a GPU since its last report are remembered.
 MOST_DEPARTED = 64
+# A claim that another process wrote, and put no pod behind for so long (seconds), has been left.
+FOREIGN_SECONDS = 5
 
 
 # Namespace and name of a claim.
@@ -67,6 +69,9 @@ class GpuIndex:
         self._named: dict[tuple[str, str], set[Holder]] = defaultdict(set)
         self._departed: dict[str, list[_Departed]] = defaultdict(list)
         self._podless: dict[tuple[str, str], datetime] = {}
+        # Claims that were there when this process began are nobody's any more; others may be in the making.
+        self.loading = True
+        self._appeared: dict[tuple[str, str], datetime] = {}
         self._last_pod: dict[tuple[str, str], str] = {}
         # Where a pod is whose GPU somebody else chose: the device plugin, the scheduler.
         self._located: dict[str, str] = {}
@@ -136,6 +141,12 @@ class GpuIndex:
             if not other.uuid and other in self._sources:
                 # Its claim waited to know where it is.
                 self._move(other, holder, self._sources.pop(other))
+        if (
+            source == "Service"
+            and not self.loading
+            and not any("Service" in self._sources[h] for h in self._named[name])
+        ):
+            self._appeared[name] = now
         self._sources.setdefault(holder, {})[source] = reservation
         self._named[name].add(holder)
         self._on[uuid].add(holder)
@@ -162,6 +173,7 @@ class GpuIndex:
             self._named.pop(key, None)
             self._podless.pop(key, None)
             self._last_pod.pop(key, None)
+            self._appeared.pop(key, None)
         return ended[0] if ended else None
 
     def locate(self, namespace: str, name: str, uuid: str) -> bool:
@@ -175,6 +187,11 @@ class GpuIndex:
     def podless_since(self, namespace: str, name: str) -> datetime | None:
         """Since when no pod is behind the claim, as far as this process has seen; None = there is one."""
         return self._podless.get((namespace, name))
+
+    def foreign_until(self, namespace: str, name: str) -> datetime | None:
+        """Until when a claim that another process wrote is left to it; None = nobody is behind it."""
+        appeared = self._appeared.get((namespace, name))
+        return appeared + timedelta(seconds=FOREIGN_SECONDS) if appeared is not None else None
 
     def processes_gone(self, namespace: str, name: str) -> bool:
         """Whether the agent has reported since the pod went, and its processes are no longer there."""

@@ -65,6 +65,7 @@ class Resync:
             items, _ = await self._client.list_pages(what.resource, namespace, what.selector)
             for item in items:
                 self.take(what.resource, what.kind, item)
+        self._store.gpus.loading = False
         self._done(0)
 
     async def run(self) -> None:

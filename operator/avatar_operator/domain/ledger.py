@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 
 from .gpunode import GpuReport
 
-# A pod counts as loaded in a report that is younger than its readiness by this much: times have whole seconds.
-LOADED_AFTER = timedelta(seconds=1)
+# A pod counts as loaded in a report that is younger than its readiness by this much: times have whole seconds, and
+# a runtime may go on taking memory for its first frames.
+LOADED_AFTER = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)

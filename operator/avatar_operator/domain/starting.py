@@ -86,7 +86,11 @@ def _use_claim(view: GroupView, members: list[Instance], claim: Service, result:
     if not reservation_holds(view.gpu, pool) or _too_small(view, members, wanted):
         result.actions.append(ReleaseClaim(claim))
     elif pool.spec.gpu.mode in PLACED_MODES and view.gpu.report is not None and not view.gpu.confirmed:
-        result.actions.append(ConfirmPlacement(claim, wanted))
+        if view.gpu.foreign_until is not None and view.now < view.gpu.foreign_until:
+            # Whoever wrote it may be about to use it: two that confirm or withdraw one claim undo each other's work.
+            result.wake_at(view.gpu.foreign_until)
+        else:
+            result.actions.append(ConfirmPlacement(claim, wanted))
     elif pool.spec.gpu.mode in CHOSEN_LATER and view.gpu.place is None:
         # What was free when the port was claimed is taken, by others than us.
         result.actions.append(ReleaseClaim(claim))

@@ -55,11 +55,13 @@ class RuntimeView:
 class GpuHints:
     """What this process remembers of a group's GPU; lost on restart, and then found out again.
 
-    ``confirmed``: UID of the claim after whose writing everything on the GPU
-    was read, and fits. ``claim_made``: the pod's ResourceClaim exists.
+    ``wrote``: UID of the claim that this process wrote itself. ``confirmed``: UID
+    of the claim after whose writing everything on the GPU was read, and fits.
+    ``claim_made``: the pod's ResourceClaim exists.
     ``allocated``: what the scheduler gave it.
     """
 
+    wrote: str = ""
     confirmed: str = ""
     claim_made: bool = False
     allocated: Placement | None = None
@@ -75,7 +77,8 @@ class GpuView:
     ``reported``; ``stale`` = too old to go by. ``podless_since``: since when
     the claim has no pod; ``processes_gone``: the agent saw its processes leave.
 
-    ``confirmed``, ``claim_made``, ``allocated``: see GpuHints.
+    ``foreign_until``: the claim was written by another process, which has until
+    then to go on with it. ``confirmed``, ``claim_made``, ``allocated``: see GpuHints.
     """
 
     reserved: Placement | None = None
@@ -87,6 +90,7 @@ class GpuView:
     node: str = ""
     podless_since: datetime | None = None
     processes_gone: bool = False
+    foreign_until: datetime | None = None
     confirmed: bool = False
     claim_made: bool = False
     allocated: Placement | None = None

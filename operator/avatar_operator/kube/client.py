@@ -68,13 +68,15 @@ class KubeClient:
         return await self._request("GET", resource, resource.path(namespace, name))
 
     async def list_pages(
-        self, resource: Resource, namespace: str, selector: str = "", accept: str = ""
+        self, resource: Resource, namespace: str, selector: str = "", accept: str = "", fields: str = ""
     ) -> tuple[list[Json], str]:
-        """All objects (paged below) and the list's resourceVersion."""
+        """All objects (paged below) and the list's resourceVersion; selectors are of labels and of fields."""
         items: list[Json] = []
         params = {"limit": str(LIST_PAGE)}
         if selector:
             params["labelSelector"] = selector
+        if fields:
+            params["fieldSelector"] = fields
         headers = {"Accept": accept} if accept else {}
         while True:
             raw = await self._request(
@@ -113,6 +115,8 @@ class KubeClient:
                         yield line
                     if len(rest) > WATCH_LINE_LIMIT:
                         raise BusyError(0, "TooLong", f"WATCH {path}: an event of more than {WATCH_LINE_LIMIT} bytes")
+                if rest:
+                    yield rest
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             text = f"WATCH {path}: {type(error).__name__} {error}".strip()
             raise BusyError(0, "Unreachable", text) from error

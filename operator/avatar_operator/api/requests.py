@@ -1,0 +1,99 @@
+"""From bytes to what a request asks: bounded, validated, with errors that name the field."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from .problems import Problem, bad_request
+
+BODY_MOST = 64 * 1024
+BODY_SECONDS = 10.0
+KEY_MOST = 255
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_WORDS = {
+    "avatar_name": "1 to 128 characters, none of them a control character, '/' or '\\'; it may not begin with '-', "
+    "begin or end with white space, or be '.' or '..'",
+    "avatar_id": "1 to 128 characters, none of them a control character, '/' or '\\'",
+    "pool": "the name of an AvatarPool: lower-case letters, digits and '-'",
+}
+
+
+async def read(request: Request, kind: type[T], *, empty: bool = False) -> T:
+    """The body as ``kind``; ``empty``: it may be left out."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > BODY_MOST:
+        raise _too_large()
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_MOST:
+                    raise _too_large()
+    except TimeoutError:
+        raise Problem(408, f"the body did not come in {BODY_SECONDS:.0f} s", headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise bad_request("the body ended too early") from None
+    if not body and empty:
+        return kind()
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not re.fullmatch(r"application/[a-z0-9.-]+\+json", content_type):
+        raise Problem(415, "send JSON (Content-Type: application/json)")
+    return decode(bytes(body), kind)
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """JSON as ``kind``, or 400."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise bad_request(_say(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise bad_request("the body is not valid JSON") from None
+    except RecursionError:
+        raise bad_request("the body is nested too deeply") from None
+
+
+def _say(text: str) -> str:
+    what, _, where = text.partition(" - at `$.")
+    name = where.rstrip("`")
+    if name in _WORDS and ("regex" in what or "length" in what):
+        return f"{name}: {_WORDS[name]}"
+    if "missing required field" in what:
+        return f"{what.rpartition('field ')[2].strip('`')} is required"
+    return f"{name}: {what}" if name else what
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The header, or None."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= KEY_MOST or not key.isascii() or not key.isprintable():
+        raise bad_request(f"Idempotency-Key: 1 to {KEY_MOST} printable ASCII characters")
+    return key
+
+
+def preferences(request: Request) -> tuple[bool, float | None]:
+    """From the header Prefer (RFC 7240): whether to answer at once, and how long to wait at most (seconds)."""
+    respond_async, wait = False, None
+    for header in request.headers.getlist("prefer"):
+        for part in header.split(","):
+            name, _, value = part.strip().partition("=")
+            value = value.strip().strip('"')
+            if name.strip().lower() == "respond-async":
+                respond_async = True
+            elif name.strip().lower() == "wait" and value.isascii() and value.isdigit() and len(value) < 7:
+                wait = min(300.0, float(value))
+    return respond_async, wait
+
+
+def _too_large() -> Problem:
+    return Problem(413, f"the body may have {BODY_MOST // 1024} KiB", headers={"Connection": "close"})

@@ -10,7 +10,7 @@ import pytest
 from tests.api.conftest import MakeServer
 from tests.conftest import MakeOperator
 from tests.support.api import until
-from tests.support.operator import Operator
+from tests.support.operator import Operator, leader_of
 from tests.support.rest import Answer, Rest
 from tests.support.world import Invariants, World
 
@@ -18,26 +18,33 @@ pytestmark = pytest.mark.cluster
 NAMES = [f"avatar {n}" for n in range(7)]
 
 
-async def test_first_starts_through_two_replicas_while_the_operator_dies(
-    world: World, servers: MakeServer, operator_factory: MakeOperator
+async def test_first_starts_through_two_replicas_while_the_leader_dies(
+    world: World, servers: MakeServer, operator_factory: MakeOperator, namespace: str
 ) -> None:
     """200 users, 7 avatars: one pod for each, no port twice, and every answer is true."""
-    await world.pool(ports={"base": 8615, "count": 7})
+    await world.pool(ports={"base": 8615, "count": 7}, runtime={"podAnnotations": {"avatars.test/ready-after": "1s"}})
     await world.avatar(*NAMES)
-    operator = await operator_factory().start()
-    one, two = await asyncio.gather(servers(), servers())
-    async with Rest(one.url) as first, Rest(two.url) as second, Invariants.watching(world, capacity=7) as seen:
+    options = (f"--lease={namespace}/operator",)
+    operators = operator_factory(options=options), operator_factory(options=options)
+    *_, one, two = await asyncio.gather(*(o.start() for o in operators), servers(), servers())
+    leader = await leader_of(*operators)
+    ways = Rest(one.url, timeout=150), Rest(two.url, timeout=150)
+    async with ways[0], ways[1], Invariants.watching(world, capacity=7) as seen:
 
         async def start(n: int) -> Answer:
             name = NAMES[n % 7]
-            return await (first, second)[n % 2].start(f"{name}_user_{n}", name)
+            # Two takeovers, five seconds each on an idle machine.
+            return await ways[n % 2].start(f"{name}_user_{n}", name, wait_seconds=120)
 
         starts = [asyncio.create_task(start(n)) for n in range(200)]
-        for _ in range(2):
-            # In the middle of it, twice.
-            await asyncio.sleep(0.25)
-            operator.kill()
-            operator.launch()
+        # In the middle of it: there are pods, none serves. And whoever takes over dies at once.
+        await until("the first pod", world.pods, len, interval=0.01)
+        leader.kill()
+        assert not any(s.done() for s in starts)
+        leader.launch()
+        second_leader = await leader_of(*operators)
+        second_leader.kill()
+        second_leader.launch()
         answers = await asyncio.gather(*starts)
         assert Counter(a.code for a in answers) == {200: 200}, Counter(str(a)[:120] for a in answers if a.code != 200)
         assert len(await world.pods()) == 7

@@ -10,24 +10,10 @@ import pytest
 
 from tests.conftest import MakeOperator
 from tests.support.api import until
-from tests.support.operator import Operator
+from tests.support.operator import Operator, leader_of, leads
 from tests.support.world import World
 
 pytestmark = [pytest.mark.cluster]
-
-
-async def leads(operator: Operator) -> bool:
-    return await operator.metric("avatar_operator_leader") == 1.0
-
-
-async def leader_of(*operators: Operator) -> Operator:
-    """The one of them that acts."""
-
-    async def look() -> list[Operator]:
-        return [o for o in operators if o.running and await leads(o)]
-
-    found = await until("one leader", look, lambda who: len(who) == 1, timeout=30)
-    return found[0]
 
 
 @pytest.fixture

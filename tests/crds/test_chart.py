@@ -391,7 +391,7 @@ def test_manifests_are_what_the_chart_says(search_path: str) -> None:
 
 
 def test_the_server_takes_the_kustomization_and_the_samples(server: Run) -> None:
-    for folder in ("base", "agent"):
+    for folder in ("base", "agent", "api"):
         base = server("apply", "--dry-run=server", "--validate=strict", "-k", str(ROOT / "manifests" / folder))
         assert base.returncode == 0, base.stderr
     samples = server("apply", "--dry-run=server", "--validate=strict", "-f", str(SAMPLES))

@@ -118,18 +118,26 @@ async def real(world: World, ports: int) -> World:
     return world
 
 
-async def operator_pod(api: Api) -> Json:
-    """The operator's pod, ready."""
-    found = await until(
-        "the operator's pod being ready",
-        lambda: api.list("pods", SYSTEM, "?labelSelector=app.kubernetes.io/component%3Doperator"),
-        lambda pods: len(pods) == 1 and _ready(pods[0]),
-        timeout=60,
-    )
-    return found[0]
+async def leading_pod(api: Api, other_than: str = "") -> str:
+    """Name of the operator's pod that acts, once all are ready; ``other_than`` was killed."""
+
+    async def look() -> tuple[str, list[Json]]:
+        name = f"{RELEASE}-avatar-operator"
+        lease = await api.get("coordination.k8s.io/v1/leases", SYSTEM, name)
+        holder = str((lease or {}).get("spec", {}).get("holderIdentity") or "")
+        return holder, await api.list("pods", SYSTEM, "?labelSelector=app.kubernetes.io/component%3Doperator")
+
+    def leads(seen: tuple[str, list[Json]]) -> str:
+        holder, pods = seen
+        names = [p["metadata"]["name"] for p in pods if pod_ready(p)]
+        found = next((n for n in names if holder.startswith(f"{n}_") and n != other_than), "")
+        return found if len(names) == len(pods) else ""
+
+    return leads(await until("an operator leading", look, leads, timeout=60))
 
 
-def _ready(pod: Json) -> bool:
+def pod_ready(pod: Json) -> bool:
+    """Whether its condition Ready is True."""
     conditions = pod["status"].get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 

@@ -10,7 +10,7 @@ import pytest
 from avatar_client.errors import ClientError
 from avatar_client.session import AvatarSession
 from tests.conftest import Cluster
-from tests.e2e.conftest import SYSTEM, operator_pod, pause
+from tests.e2e.conftest import SYSTEM, leading_pod, pause
 from tests.e2e.conftest import run as command
 from tests.support.api import Json, until
 from tests.support.world import World
@@ -83,11 +83,11 @@ async def test_the_operator_is_killed_while_somebody_talks(real: World) -> None:
     status = await real.phase("ada", "Running", timeout=60)
     async with AvatarSession.connect(status["webrtcUrl"]) as session:
         await session.say("The operator may come and go; I go on talking, as long as somebody listens to me.")
-        pod = await operator_pod(real.api)
-        await real.api.delete("pods", SYSTEM, pod["metadata"]["name"], {"gracePeriodSeconds": 0})
+        leader = await leading_pod(real.api)
+        await real.api.delete("pods", SYSTEM, leader, {"gracePeriodSeconds": 0})
         await session.wait_speech_end(60)
         assert session.alive
-    await operator_pod(real.api)
+    await leading_pod(real.api, other_than=leader)
     await real.gone("ada", timeout=90)
     await real.nothing_left(timeout=30)
 

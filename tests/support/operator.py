@@ -14,6 +14,8 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.support.api import until
+
 ROOT = Path(__file__).resolve().parents[2]
 # As in the operator's image, where the client for tests is not installed: kopf would load it if it were there, which
 # doubles the time of a start. Compiled files are kept out of the tree and kept: there are many starts.
@@ -115,3 +117,18 @@ class Operator:
         """The end of the log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+async def leads(operator: Operator) -> bool:
+    """Whether it is the one that acts (``--lease``)."""
+    return await operator.metric("avatar_operator_leader") == 1.0
+
+
+async def leader_of(*operators: Operator) -> Operator:
+    """The one of them that acts."""
+
+    async def look() -> list[Operator]:
+        return [o for o in operators if o.running and await leads(o)]
+
+    found = await until("one leader", look, lambda who: len(who) == 1, timeout=30)
+    return found[0]

@@ -13,6 +13,7 @@ from avatar_operator.domain.gpunode import GpuNode
 from avatar_operator.domain.plan import plan
 from avatar_operator.domain.resources import Avatar, Pod, Pool
 from avatar_operator.domain.summaries import avatar_patch, gpunode_patch, pool_patch
+from avatar_operator.domain.tts_view import TtsKey
 from avatar_operator.domain.view import GroupKey
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError, NotFoundError
@@ -22,6 +23,7 @@ from .executor import Executor, Memory
 from .metrics import Metrics
 from .queue import WorkQueue
 from .store import AvatarKey, GpuNodeKey, Key, PoolKey, Store
+from .tts_worker import TtsWorker
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +37,20 @@ class Reconciler:
     """Runs ``workers`` tasks over the queue. One key is never worked on twice at a time."""
 
     def __init__(
-        self, queue: WorkQueue[Key], store: Store, executor: Executor, client: KubeClient, metrics: Metrics
+        self,
+        queue: WorkQueue[Key],
+        store: Store,
+        executor: Executor,
+        client: KubeClient,
+        metrics: Metrics,
+        speech: TtsWorker,
     ) -> None:
         self._queue = queue
         self._store = store
         self._executor = executor
         self._client = client
         self._metrics = metrics
+        self._speech = speech
         self._memory: dict[GroupKey, Memory] = {}
         self._busy_since: dict[Key, float] = {}
 
@@ -90,6 +99,10 @@ class Reconciler:
                 await self._avatar(key)
             case GpuNodeKey():
                 await self._gpunode(key)
+            case TtsKey():
+                wait = await self._speech.reconcile(key)
+                if wait is not None:
+                    self._queue.add_after(key, wait)
 
     async def _group(self, key: GroupKey) -> None:
         memory = self._memory.setdefault(key, Memory())

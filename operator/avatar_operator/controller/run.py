@@ -31,6 +31,7 @@ from .queue import WorkQueue
 from .reconciler import Reconciler
 from .resync import PERIOD_SECONDS, Resync
 from .store import Key, PoolKey, Store
+from .tts_worker import TtsWorker
 from .watched import watched
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,10 @@ async def run(options: Options) -> None:
             asyncio.get_running_loop().call_later(seconds, store.release_quarantine, namespace, port)
             queue.add_after(pool, seconds + 0.1)
 
-        executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port, options.namespaces)
-        reconciler = Reconciler(queue, store, executor, client, metrics)
+        probe = RuntimeProbe(runtimes)
+        executor = Executor(client, store, recorder, probe, metrics, requeue_port, options.namespaces)
+        speech = TtsWorker(client, store, recorder, probe, metrics, options.namespaces)
+        reconciler = Reconciler(queue, store, executor, client, metrics, speech)
         what = watched(nodes=options.nodes)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.

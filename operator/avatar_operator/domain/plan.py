@@ -32,10 +32,22 @@ from .estimate import need, raise_after
 from .failure import fail
 from .names import LABEL_PORT
 from .podstate import PodPhase, PodState, classify
-from .resources import Avatar, AvatarSpec, Instance, LastTermination, Meta, Pod, Pool, Service, Termination
+from .resources import (
+    Avatar,
+    AvatarSpec,
+    Instance,
+    InstanceStatus,
+    LastTermination,
+    Meta,
+    Pod,
+    Pool,
+    Service,
+    Termination,
+)
 from .sessions import Roll, lapse, next_lapse
 from .settings import check, resolve
 from .status import ASLEEP, NO_POD, Desired, planned, say
+from .tts_choice import conditions as speech
 from .view import GroupView
 
 # What a new instance refers to may come this much later (seconds) before it counts as missing.
@@ -270,7 +282,7 @@ def _create_pod(view: GroupView, members: list[Instance], claim: Service, result
     if pool is None or avatar is None:
         raise ValueError("a pod is planned only for instances that passed check()")
     port = int(claim.metadata.labels[LABEL_PORT])
-    settings = resolve(server, pool, avatar)
+    settings = resolve(server, pool, avatar, view.engines)
     placement = view.gpu.reserved if pool.spec.gpu.mode in PLACED_MODES else view.gpu.place or view.gpu.reserved
     # Unlike the claim's and the pod's, this name is used once: one that is being deleted must not be in the way.
     device_claim = f"{claim.metadata.name}-{int(view.now.timestamp() * 1000):x}" if pool.spec.gpu.mode == "DRA" else ""
@@ -298,6 +310,7 @@ def _create_pod(view: GroupView, members: list[Instance], claim: Service, result
     if (gpu := gpu_status(view.gpu, pool)) is not None:
         fields["gpu"] = gpu
         conditions.append(("GPUAssigned", *reserved(view.gpu, pool, gpu)))
+    conditions += speech(settings.tts, None, view.engines, pool.spec.tts.url)
     say(view.now, server, Desired("Starting", "Starting", "", fields, tuple(conditions)), result, event)
     _follow(view, members, result)
 
@@ -364,7 +377,7 @@ def _run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> No
     if pool is None:
         return
     avatar = view.avatar or _nameless(server)
-    settings = resolve(server, pool, avatar)
+    settings = resolve(server, pool, avatar, view.engines)
     _claim_for_pod(view, server, pod, result)
     _own(members, pod, result)
     if pool.spec.gpu.mode == "DRA":
@@ -467,7 +480,7 @@ def _follow(view: GroupView, members: list[Instance], result: Plan, pod: Pod | N
                     "idleDeadline": None,
                     "drainDeadline": None,
                 },
-                (("Ready", "True", reason, message),),
+                (("Ready", "True", reason, message), *_speech_of(status)),
             )
         else:
             message = f"shares AvatarInstance {server.metadata.name}: {status.message or status.reason}"
@@ -485,6 +498,11 @@ def _follow(view: GroupView, members: list[Instance], result: Plan, pod: Pod | N
 
 
 # ---- small parts -----------------------------------------------------------------
+
+
+def _speech_of(server: InstanceStatus) -> tuple[tuple[str, str, str, str], ...]:
+    """Followers speak through their server's engine."""
+    return tuple((c.type, c.status, c.reason, c.message) for c in server.conditions if c.type == "TTSReady")
 
 
 def _waiting_since(server: Instance) -> datetime | None:

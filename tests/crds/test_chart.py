@@ -204,7 +204,7 @@ def test_pods_meet_the_restricted_standard(render: Callable[..., list[dict[str, 
     """All but the agent's shared process ids, which no level but privileged allows."""
     documents = render("--set", "agent.enabled=true")
     workloads = [document for document in documents if document["kind"] in ("Deployment", "DaemonSet")]
-    assert len(workloads) == 3
+    assert len(workloads) == 2
     for workload in workloads:
         pod = workload["spec"]["template"]["spec"]
         assert not {"hostNetwork", "hostIPC"} & set(pod)

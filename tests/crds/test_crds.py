@@ -374,7 +374,7 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("AvatarPool", POOL | {"defaults": {"maxSessions": 0}}, ["spec.defaults.maxSessions", "equal to 1"]),
     ("AvatarPool", POOL | {"defaults": {"transport": "x"}}, ["spec.defaults.transport", '"webrtc"']),
     ("AvatarPool", POOL | {"defaults": {"model": "x"}}, ["spec.defaults.model", '"musetalk"']),
-    ("AvatarPool", POOL | {"tts": {"engine": "x"}}, ["spec.tts.engine", '"edgetts"']),
+    ("AvatarPool", POOL | {"tts": {"engine": ""}}, ["spec.tts.engine", "at least 1 char"]),
     ("AvatarPool", POOL | {"tts": {"url": "avatar-tts:5002"}}, ["spec.tts.url", "http://"]),
     ("AvatarPool", POOL | {"idle": {"timeoutSeconds": -1}}, ["spec.idle.timeoutSeconds", "equal to 0"]),
     (

@@ -91,6 +91,8 @@ def conditions(choice: Choice, pod: Meta | None, engines: Sequence[TtsEngine], f
         note = f"{choice.unknown!r} is no TTSEngine here (kubectl get tts), {choice.label} speaks; "
     if not name:
         text = "no TTSEngine here; create one, or name a server in spec.tts.url of the AvatarPool"
+        if choice.name:
+            text = f"the pod was started without {choice.name}; it is replaced when nobody uses it"
         return (("TTSReady", "False", "NoEngine", note + text),)
     engine = next((e for e in engines if e.name == name and e.metadata.deletion_timestamp is None), None)
     if engine is None:

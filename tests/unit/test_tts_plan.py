@@ -231,7 +231,7 @@ def test_an_engine_that_was_ready_has_its_time_again() -> None:
     assert (said(result)["phase"], events(result)) == ("Starting", ["Unready"])
     silent = in_phase("Starting", since=600, ready_time=ago(500))
     for ago_s, phase in ((20.0, "Starting"), (31.0, "Fallback")):
-        silent["conditions"] = (condition("Ready", "False", since=ago(ago_s)),)
+        silent["conditions"] = (condition("Serving", "False", since=ago(ago_s)),)
         one = engine(status=silent, fallback="edgetts")
         result = plan(running(one, pod(one, "unready", age=600, restarts=1), users=1, others=(EDGE,)))
         assert {"phase": "Starting", **said(result)}["phase"] == phase

@@ -49,7 +49,7 @@ def in_phase(phase: str, *, since: float = 5, **more: Any) -> dict[str, Any]:
         "phase": phase,
         "start_time": ago(since) if phase != "Stopped" else None,
         "ready_time": ago(since) if up else None,
-        "conditions": (condition("Ready", "True" if up else "False", "Serving" if up else phase, since=ago(since)),),
+        "conditions": (condition("Serving", "True" if up else "False", phase, since=ago(since)),),
     }
     return {**known, **more}
 

@@ -18,7 +18,7 @@ from .podstate import PodPhase, PodState, Subject, classify, running_since
 from .resources import Pod
 from .tts import TtsEngine
 from .tts_gpu import Gate, gate
-from .tts_status import say
+from .tts_status import SERVING, say
 from .tts_view import (
     AskHealth,
     CreateDeployment,
@@ -201,9 +201,9 @@ def _silent_since(view: EngineView, engine: TtsEngine) -> datetime:
     status = engine.status
     if status.phase == "Ready" or status.start_time is None:
         return view.now
-    ready = next((c for c in status.conditions if c.type == "Ready"), None)
-    if status.ready_time is not None and ready is not None and ready.last_transition_time is not None:
-        return max(status.start_time, ready.last_transition_time)
+    serving = next((c for c in status.conditions if c.type == SERVING), None)
+    if status.ready_time is not None and serving is not None and serving.last_transition_time is not None:
+        return max(status.start_time, serving.last_transition_time)
     return status.start_time
 
 

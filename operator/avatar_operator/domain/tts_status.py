@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Counts that move while nothing else does are written this often at most (seconds).
 COUNTS_SECONDS = 2
+SERVING = "Serving"
 _COUNTS = {"users", "replicas", "readyReplicas"}
 _FIELDS = {f.encode_name: f.name for f in msgspec.structs.fields(TtsStatus)}
 
@@ -58,7 +59,8 @@ def say(
         if (plain := _plain(value)) != _plain(getattr(status, _FIELDS[name])) or (name == "users" and not status.phase)
     }
     up = speaker.phase == "Ready"
-    condition = ("Ready", "True" if up else "False", speaker.reason, speaker.message)
+    # Not called Ready: helm would wait for an engine that nobody needs.
+    condition = (SERVING, "True" if up else "False", speaker.reason, speaker.message)
     conditions = merge_conditions(status.conditions, [condition], now, generation=engine.metadata.generation)
     if conditions is not None:
         change["conditions"] = conditions

@@ -13,7 +13,7 @@ from avatar_runtime.sounds import LIMIT, Decoder, Resampler
 from avatar_runtime.speech import Utterance, prepare
 from avatar_runtime.tts_contracts import CONTRACTS
 
-TIMEOUT = aiohttp.ClientTimeout(total=120, connect=5, sock_read=20)
+TIMEOUT = aiohttp.ClientTimeout(total=120, connect=2, sock_read=20)
 
 PATIENCE = 5.0
 """Seconds for which a server that takes no connection is asked again: an engine may start beside the avatar."""
@@ -91,7 +91,7 @@ class TtsClient:
                 return await self._session.request(
                     contract.method, url, headers={PHONEMES: "1"}, timeout=TIMEOUT, **arguments
                 )
-            except aiohttp.ClientConnectorError:
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
                 if loop.time() >= until:
                     raise
                 await asyncio.sleep(RETRY)

@@ -82,9 +82,8 @@ async def run(options: Options) -> None:
             asyncio.get_running_loop().call_later(seconds, store.release_quarantine, namespace, port)
             queue.add_after(pool, seconds + 0.1)
 
-        probe = RuntimeProbe(runtimes)
-        executor = Executor(client, store, recorder, probe, metrics, requeue_port, options.namespaces)
-        speech = TtsWorker(client, store, recorder, probe, metrics, options.namespaces)
+        executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port, options.namespaces)
+        speech = TtsWorker(client, store, recorder, metrics, options.namespaces)
         reconciler = Reconciler(queue, store, executor, client, metrics, speech)
         what = watched(nodes=options.nodes)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)

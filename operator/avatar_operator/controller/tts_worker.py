@@ -16,7 +16,6 @@ from avatar_operator.domain.resources import Service
 from avatar_operator.domain.tts import Deployment, TtsEngine
 from avatar_operator.domain.tts_plan import plan
 from avatar_operator.domain.tts_view import (
-    AskHealth,
     ConfirmEngine,
     CreateDeployment,
     CreateTtsService,
@@ -34,7 +33,6 @@ from avatar_operator.kube.kinds import DEPLOYMENTS, ENGINES, SERVICES
 
 from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .metrics import Metrics
-from .probe import RuntimeProbe
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -52,14 +50,12 @@ class TtsWorker:
         client: KubeClient,
         store: Store,
         recorder: Recorder,
-        probe: RuntimeProbe,
         metrics: Metrics,
         namespaces: Sequence[str] = (),
     ) -> None:
         self._client = client
         self._store = store
         self._recorder = recorder
-        self._probe = probe
         self._metrics = metrics
         self._namespaces = tuple(namespaces) or ("",)
         self._hints: dict[TtsKey, TtsHints] = {}
@@ -120,12 +116,6 @@ class TtsWorker:
                 await self._patch_deployment(deployment, operations)
             case SayEngine():
                 await self._say(key, action)
-            case AskHealth(pods, port, path):
-                hosts = [(p.metadata.uid, p.status.pod_ip) for p in pods]
-                serves = await asyncio.gather(*(self._probe.serves(host, port, path) for _, host in hosts))
-                now = datetime.now(UTC)
-                answered = tuple((uid, now) for (uid, _), yes in zip(hosts, serves, strict=True) if yes)
-                self._hints[key] = replace(self._hints[key], asked_at=now, answered=answered)
             case ConfirmEngine():
                 await self._confirm(key, action)
 

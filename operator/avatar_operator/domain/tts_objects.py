@@ -66,8 +66,6 @@ def _service_spec(engine: TtsEngine, speaker: str) -> Json:
         "selector": selector(speaker),
         # By name: an engine that stands in may listen on another port.
         "ports": [{"name": PORT_NAME, "port": engine.spec.port, "targetPort": PORT_NAME, "protocol": "TCP"}],
-        # With one pod there is no better one to send anybody to, and the operator finds out first that it answers.
-        "publishNotReadyAddresses": engine.spec.max_replicas == 1,
     }
 
 

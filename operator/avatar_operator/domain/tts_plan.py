@@ -14,13 +14,12 @@ from math import ceil as round_up
 from . import tts_objects as objects
 from .clock import ceil
 from .names import ANNOTATION_TEMPLATE
-from .podstate import PodPhase, PodState, Subject, classify, running_since
+from .podstate import PodPhase, PodState, Subject, classify
 from .resources import Pod
 from .tts import TtsEngine
 from .tts_gpu import Gate, gate
 from .tts_status import SERVING, say
 from .tts_view import (
-    AskHealth,
     CreateDeployment,
     CreateTtsService,
     EngineView,
@@ -29,13 +28,10 @@ from .tts_view import (
     TtsPlan,
 )
 
-# A starting server is asked so often whether it speaks (seconds); after a while every second will do.
-ASK_SECONDS = 0.1
-ASK_SLOWLY_AFTER_SECONDS = 10
-# So long an answer to us stands in for the kubelet's Ready, which comes once a second.
-ANSWER_SECONDS = 7
 # A crash loop counts as failed after so many restarts.
 FAILURES = 3
+# Between why an engine is unavailable and why nobody stands in for it.
+NOBODY = "; nobody stands in: "
 
 SPEECH = Subject(objects.CONTAINER, "speech server", "spec.image and imagePullSecrets of the TTSEngine")
 
@@ -66,12 +62,10 @@ def plan(view: EngineView) -> TtsPlan:
     if engine is None or engine.metadata.deletion_timestamp is not None:
         # What it made has it as its owner and goes with it.
         return result
-    servers = _servers(view, engine, result)
+    servers = _servers(view, engine)
     wanted, idle_deadline = _replicas(view, engine, result)
     gpu = gate(view, engine, wanted, result)
     speaker = _speaker(view, engine, servers, wanted, gpu, result)
-    if wanted and not servers.ready:
-        _ask(view, engine, servers, result)
     _keep_service(view, engine, speaker, wanted, result)
     _keep_deployment(view, engine, gpu, result)
     say(view, engine, speaker, gpu, wanted, len(servers.ready), idle_deadline, result)
@@ -81,9 +75,10 @@ def plan(view: EngineView) -> TtsPlan:
 # ---- pods ------------------------------------------------------------------------
 
 
-def _servers(view: EngineView, engine: TtsEngine, result: TtsPlan) -> Servers:
+def _servers(view: EngineView, engine: TtsEngine) -> Servers:
     live = tuple(p for p in view.pods if p.metadata.deletion_timestamp is None)
-    ready = tuple(p for p in live if _answers(view, p, result))
+    # The kubelet asks the health route once a second; the Service leads to a pod when it says so, not before.
+    ready = tuple(p for p in live if (said := p.condition("Ready")) is not None and said.status == "True")
     begun = engine.status.ready_time
     states = [
         classify(
@@ -100,34 +95,6 @@ def _servers(view: EngineView, engine: TtsEngine, result: TtsPlan) -> Servers:
     # The one that is nearest to answering says how it stands.
     order = (PodPhase.STARTING, PodPhase.UNREADY, PodPhase.WAITING, PodPhase.FAILED, PodPhase.READY, PodPhase.ENDING)
     return Servers(live, ready, min(states, key=lambda s: order.index(s.phase), default=None))
-
-
-def _answers(view: EngineView, pod: Pod, result: TtsPlan) -> bool:
-    ready = pod.condition("Ready")
-    if ready is not None and ready.status == "True":
-        return True
-    answered = dict(view.hints.answered).get(pod.metadata.uid)
-    begun = running_since(pod, SPEECH)
-    if answered is None or begun is None or answered < begun:
-        return False
-    until = answered + timedelta(seconds=ANSWER_SECONDS)
-    result.wake_at(until if view.now < until else None)
-    return view.now < until
-
-
-def _ask(view: EngineView, engine: TtsEngine, servers: Servers, result: TtsPlan) -> None:
-    """Do not leave it to the kubelet alone, whose second would be a third of a start."""
-    running = tuple(p for p in servers.live if p.status.pod_ip and running_since(p, SPEECH) is not None)
-    if not running:
-        return
-    begun = max((since for p in running if (since := running_since(p, SPEECH)) is not None), default=view.now)
-    age = (view.now - begun).total_seconds()
-    interval = timedelta(seconds=ASK_SECONDS if age < ASK_SLOWLY_AFTER_SECONDS else 1.0)
-    asked = view.hints.asked_at
-    if asked is None or view.now >= asked + interval:
-        result.actions.append(AskHealth(running, engine.spec.port, engine.spec.health_path))
-    else:
-        result.wake_at(asked + interval)
 
 
 def _replicas(view: EngineView, engine: TtsEngine, result: TtsPlan) -> tuple[int, datetime | None]:
@@ -158,19 +125,22 @@ def _speaker(view: EngineView, engine: TtsEngine, servers: Servers, wanted: int,
     if servers.ready:
         return Speaker("Ready", "Serving")
     reason, message, final = _trouble(view, servers, gpu)
-    limit = engine.spec.startup_timeout_seconds
+    status, limit = engine.status, engine.spec.startup_timeout_seconds
     deadline = _silent_since(view, engine) + timedelta(seconds=limit)
-    if view.now >= deadline and not final:
+    if status.phase in ("Fallback", "Failed") and status.observed_generation == engine.metadata.generation:
+        # It recovers by answering; each step of its tries is not worth a write, here and in all its instances.
+        reason, message = status.reason, status.message.partition(NOBODY)[0]
+    elif view.now >= deadline and not final:
         what = f"does not answer after {limit} s (spec.startupTimeoutSeconds)"
         known = reason not in ("Starting", "Scheduling")
         reason, message = reason if known else "StartupTimeout", f"{what}: {message or reason}"
-    elif not final and engine.status.phase not in ("Fallback", "Failed"):
+    elif not final:
         result.wake_at(deadline)
         return Speaker("Pending" if gpu.refused else "Starting", reason, message)
     other, problem = stand_in(engine, view.engines)
     if other:
         return Speaker("Fallback", reason, message, other)
-    return Speaker("Failed", reason, f"{message}; {problem}" if problem else message)
+    return Speaker("Failed", reason, f"{message}{NOBODY}{problem}" if problem else message)
 
 
 def _trouble(view: EngineView, servers: Servers, gpu: Gate) -> tuple[str, str, bool]:

@@ -27,14 +27,11 @@ class TtsKey(NamedTuple):
 class TtsHints:
     """What this process remembers of an engine; lost on restart, and then found out again.
 
-    ``asked_at``: when its pods were last asked whether they speak; ``answered``: those that
-    did, by UID. ``said_at``: when its status was last written. ``confirmed``: UID of the
-    Service after whose writing everything on its GPU was read, and fits. ``rejection``: why
-    the API server has just refused one of its objects. ``taken``: what has its name and is not its own.
+    ``said_at``: when its status was last written. ``confirmed``: UID of the Service after
+    whose writing everything on its GPU was read, and fits. ``rejection``: why the API server has
+    just refused one of its objects. ``taken``: what has its name and is not its own.
     """
 
-    asked_at: datetime | None = None
-    answered: tuple[tuple[str, datetime], ...] = ()
     said_at: datetime | None = None
     confirmed: str = ""
     rejection: str = ""
@@ -119,15 +116,6 @@ class SayEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class AskHealth:
-    """Ask the servers in these pods whether they speak yet."""
-
-    pods: tuple[Pod, ...]
-    port: int
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
 class ConfirmEngine:
     """Read everything that is reserved on the GPU of the engine's Service (as ConfirmPlacement for avatars)."""
 
@@ -135,9 +123,7 @@ class ConfirmEngine:
     need: Need
 
 
-TtsAction = (
-    CreateTtsService | PatchTtsService | CreateDeployment | PatchDeployment | SayEngine | AskHealth | ConfirmEngine
-)
+TtsAction = CreateTtsService | PatchTtsService | CreateDeployment | PatchDeployment | SayEngine | ConfirmEngine
 
 
 @dataclass(slots=True)

@@ -218,7 +218,7 @@ async def test_never_ready_and_nobody_stands_in(stage: World) -> None:
     await stage.phase("ada", "Running", timeout=60)
     status = await speech(stage, "ada", "False", "Failed")
     engine = await stage.engine_phase("tacotron", "Failed")
-    assert engine["reason"] in ("StartupTimeout", "CrashLoop")
+    assert engine["reason"] in ("StartupTimeout", "CrashLoop", "ServerConfigError")
     assert engine["message"]
     async with AvatarSession.connect(status["webrtcUrl"]) as session:
         await session.say("Nobody hears this.")

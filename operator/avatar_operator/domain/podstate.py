@@ -54,11 +54,12 @@ class PodState:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose pod it is, for the sentences: the container's name, what it is called, and the fields behind it."""
+    """Whose pod it is, for the sentences: the container's name, what it is called, the fields behind it."""
 
     container: str = RUNTIME_CONTAINER
     noun: str = "runtime"
     image_fields: str = "spec.runtime.image and imagePullSecrets of the AvatarPool"
+    config_reason: str = "RuntimeConfigError"
 
 
 RUNTIME = Subject()
@@ -122,7 +123,7 @@ def _broken(container: ContainerStatus, failures: int, of: Subject) -> PodState 
     if waiting and waiting.reason in _CONFIG_ERRORS:
         return PodState(PodPhase.FAILED, waiting.reason, waiting.message or waiting.reason)
     if last is not None and last.exit_code == EX_CONFIG and container.state.running is None:
-        return PodState(PodPhase.FAILED, "RuntimeConfigError", _tail(last.message), last.exit_code)
+        return PodState(PodPhase.FAILED, of.config_reason, _tail(last.message), last.exit_code)
     if last is not None and container.state.running is None and any(word in last.message for word in _GPU_MEMORY):
         # Starting again on the same reservation would end the same way.
         return PodState(PodPhase.FAILED, "GPUOutOfMemory", _tail(last.message), last.exit_code)

@@ -33,7 +33,9 @@ FAILURES = 3
 # Between why an engine is unavailable and why nobody stands in for it.
 NOBODY = "; nobody stands in: "
 
-SPEECH = Subject(objects.CONTAINER, "speech server", "spec.image and imagePullSecrets of the TTSEngine")
+SPEECH = Subject(
+    objects.CONTAINER, "speech server", "spec.image and imagePullSecrets of the TTSEngine", "ServerConfigError"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,15 @@ async def deployments(world: World) -> list[Json]:
     return await world.api.list("apps/v1/deployments", world.namespace)
 
 
+async def counted(operator: Operator, name: str, value: float) -> None:
+    """The answer to a write may come after the news of it."""
+    metric = f"avatar_operator_tts_{name}"
+    await until(f"{metric} being {value}", lambda: operator.metric(metric), lambda found: found == value)
+
+
+# The module's own operator serves all namespaces: those that start one themselves come before it.
+
+
 async def test_a_start_with_an_engine_costs_the_instance_four_writes(
     cluster: Cluster, world: World, operator_factory: MakeOperator, tmp_path: Path
 ) -> None:
@@ -66,6 +75,39 @@ async def test_a_start_with_an_engine_costs_the_instance_four_writes(
     assert len(engines) <= 4, engines
     assert len(second) <= 4, second
     assert len(again) <= 1, again
+
+
+async def test_the_idle_clock_survives_the_operator(world: World, operator_factory: MakeOperator) -> None:
+    await world.pool()
+    await world.avatar("ada")
+    await world.engine("edgetts", **engine(idleTimeoutSeconds=8))
+    operator = await operator_factory().start()
+    await world.instance("one")
+    await speech(world, "one", "True")
+    await world.delete("one")
+    before = await until("the clock", lambda: world.engine_status("edgetts"), lambda s: "idleDeadline" in s, timeout=20)
+    operator.kill()
+    operator.launch()
+    await operator.until_ready()
+    after = await world.engine_status("edgetts")
+    assert after["idleDeadline"] == before["idleDeadline"]
+    assert after["phase"] == "Ready"
+    await world.engine_phase("edgetts", "Stopped", timeout=20)
+
+
+async def test_metrics_of_an_engine(world: World, operator_factory: MakeOperator) -> None:
+    await world.pool()
+    await world.avatar("ada")
+    await world.engine("edgetts", **engine(idleTimeoutSeconds=1))
+    operator = await operator_factory().start()
+    await world.instance("one")
+    await speech(world, "one", "True")
+    for name in ("users", "starts_total", "start_seconds_count"):
+        await counted(operator, name, 1)
+    await world.delete("one")
+    await world.engine_phase("edgetts", "Stopped")
+    await counted(operator, "collected_total", 1)
+    await counted(operator, "users", 0)
 
 
 async def test_an_avatar_and_its_engine_start_together(world: World, operator: Operator) -> None:
@@ -132,24 +174,6 @@ async def test_forty_instances_share_what_the_engine_may_have(world: World, oper
     assert (await deployments(world))[0]["spec"]["replicas"] == 0
 
 
-async def test_the_idle_clock_survives_the_operator(world: World, operator_factory: MakeOperator) -> None:
-    await world.pool()
-    await world.avatar("ada")
-    await world.engine("edgetts", **engine(idleTimeoutSeconds=8))
-    operator = await operator_factory().start()
-    await world.instance("one")
-    await speech(world, "one", "True")
-    await world.delete("one")
-    before = await until("the clock", lambda: world.engine_status("edgetts"), lambda s: "idleDeadline" in s, timeout=20)
-    operator.kill()
-    operator.launch()
-    await operator.until_ready()
-    after = await world.engine_status("edgetts")
-    assert after["idleDeadline"] == before["idleDeadline"]
-    assert after["phase"] == "Ready"
-    await world.engine_phase("edgetts", "Stopped", timeout=20)
-
-
 async def test_a_name_that_is_taken_is_said(world: World, operator: Operator) -> None:
     await world.pool()
     await world.avatar("ada")
@@ -199,19 +223,3 @@ async def test_a_deleted_engine_takes_its_objects_along(world: World, operator: 
     assert (await world.status("one"))["phase"] == "Running"
     await world.engine("edgetts", **engine())
     await speech(world, "one", "True", "Ready")
-
-
-async def test_metrics_of_an_engine(world: World, operator_factory: MakeOperator) -> None:
-    await world.pool()
-    await world.avatar("ada")
-    await world.engine("edgetts", **engine(idleTimeoutSeconds=1))
-    operator = await operator_factory().start()
-    await world.instance("one")
-    await speech(world, "one", "True")
-    assert await operator.metric("avatar_operator_tts_users") == 1
-    assert await operator.metric("avatar_operator_tts_starts_total") == 1
-    assert await operator.metric("avatar_operator_tts_start_seconds_count") == 1
-    await world.delete("one")
-    await world.engine_phase("edgetts", "Stopped")
-    assert await operator.metric("avatar_operator_tts_collected_total") == 1
-    assert await operator.metric("avatar_operator_tts_users") == 0

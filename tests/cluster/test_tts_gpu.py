@@ -37,7 +37,7 @@ def quiet_engine(**spec: Any) -> Json:
 
 async def reservations(gpus: Gpus) -> dict[str, int]:
     """MiB by pod, as the GPUNodes tell."""
-    return {r["pod"]: r["mib"] for node in gpus.nodes for r in (await gpus.status(node)).get("reservations", [])}
+    return {r["pod"]: r["memoryMiB"] for node in gpus.nodes for r in (await gpus.status(node)).get("reservations", [])}
 
 
 async def test_an_engine_reserves_and_an_avatar_waits(world: World, gpus: Gpus, operator_factory: MakeOperator) -> None:

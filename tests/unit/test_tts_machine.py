@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from avatar_operator.domain import tts_objects
 from avatar_operator.domain.names import ANNOTATION_TEMPLATE
@@ -65,6 +65,7 @@ class Engines(RuleBasedStateMachine):
         super().__init__()
         self.now = NOW
         self.count = 0
+        self.down = self.stalled = False
         times = {"idle_timeout_seconds": IDLE, "startup_timeout_seconds": STARTUP}
         self.all = {
             name: World(engine(name, fallback="" if name == "edgetts" else "edgetts", max_replicas=2, **times))
@@ -178,14 +179,15 @@ class Engines(RuleBasedStateMachine):
 
     # ---- rules -----------------------------------------------------------------------------
 
-    @rule(name=st.sampled_from(NAMES), users=st.sampled_from([0, 0, 1, 3, 15]))
+    @rule(
+        name=st.sampled_from(["cosyvoice", "cosyvoice", "tacotron", "edgetts"]), users=st.sampled_from([0, 1, 1, 1, 15])
+    )
     def use(self, name: str, users: int) -> None:
         self.all[name].users = users
 
-    @rule(steps=st.integers(1, 3))
-    def pods_go_on(self, steps: int) -> None:
-        for _ in range(steps):
-            self.kubelet()
+    @rule(stalled=st.sampled_from([False, False, True]))
+    def nodes_stall(self, stalled: bool) -> None:
+        self.stalled = stalled
 
     @rule(name=st.sampled_from(NAMES), broken=st.booleans())
     def break_or_mend(self, name: str, broken: bool) -> None:
@@ -214,10 +216,18 @@ class Engines(RuleBasedStateMachine):
         for one in self.all.values():
             one.hints = TtsHints()
 
-    @precondition(lambda self: True)
-    @rule()
+    @rule(down=st.sampled_from([False, False, True]))
+    def the_operator_goes_or_comes(self, down: bool) -> None:
+        self.down = down
+
+    @invariant()
     def the_operator_looks(self) -> None:
+        if self.down:
+            return
         self.settle()
+        if not self.stalled:
+            self.kubelet()
+            self.settle()
         for name, one in self.all.items():
             self.check(name, one)
 
@@ -253,6 +263,7 @@ class Engines(RuleBasedStateMachine):
         """Whatever happened: mended and used they speak, unused they stop."""
         for one in self.all.values():
             one.broken, one.users = False, 1
+        self.stalled = False
         for _ in range(6):
             self.settle()
             self.kubelet()
@@ -282,5 +293,5 @@ def speaker(body: dict[str, Any]) -> str:
 
 TestEngines = Engines.TestCase
 TestEngines.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

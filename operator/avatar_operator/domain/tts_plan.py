@@ -124,7 +124,7 @@ def _replicas(view: EngineView, engine: TtsEngine, result: TtsPlan) -> tuple[int
 def _speaker(view: EngineView, engine: TtsEngine, servers: Servers, wanted: int, gpu: Gate, result: TtsPlan) -> Speaker:
     if not wanted:
         return Speaker("Stopped", "NotUsed", "no instance needs it")
-    if servers.ready:
+    if servers.ready and view.service is not None:
         return Speaker("Ready", "Serving")
     reason, message, final = _trouble(view, servers, gpu)
     status, limit = engine.status, engine.spec.startup_timeout_seconds

@@ -1,4 +1,5 @@
-# The project's three images: `docker build --target operator|runtime|tts .`, or `images/build` for all of them.
+# The project's images: `docker build --target operator|runtime|tts|tts-edge .`, or `images/build` for all but the last,
+# which is for those who have internet.
 #
 # BASE is any Debian 12 (bookworm): the one from a registry, or one that images/build prepares from Debian's
 # packages. The final images start from scratch: they hold Python, the locked packages, our code, and no
@@ -102,6 +103,13 @@ RUN --mount=type=secret,id=ca \
     --mount=type=cache,target=/root/.cache/pip \
     install-locked /lock.txt
 
+FROM pip AS tts-edge-packages
+COPY locks/tts-edge.txt /lock.txt
+RUN --mount=type=secret,id=ca \
+    --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=cache,target=/root/.cache/pip \
+    install-locked /lock.txt
+
 # ---------------------------------------------------------------- our code, byte code included
 FROM python AS operator-code
 COPY operator/avatar_operator /app/avatar_operator
@@ -126,7 +134,20 @@ COPY --from=tts-code /app /app
 USER 65532:65532
 EXPOSE 5002
 RUN ["python3", "-m", "avatar_tts", "--help"]
+RUN ["python3", "-c", "import avatar_tts.espeak, avatar_tts.codec; avatar_tts.codec.warm()"]
 ENTRYPOINT ["python3", "-m", "avatar_tts"]
+
+# Microsoft's voices by the package edge-tts behind the same contracts. Its pods need a way to the internet.
+FROM slim AS tts-edge
+LABEL org.opencontainers.image.title="avatar-operator speech server with Microsoft's voices" \
+      org.opencontainers.image.licenses="Apache-2.0 AND LGPL-3.0-only"
+COPY --from=tts-edge-packages /site /usr/local/lib/python3.11/dist-packages
+COPY --from=tts-code /app /app
+USER 65532:65532
+EXPOSE 5002
+RUN ["python3", "-m", "avatar_tts", "--help"]
+RUN ["python3", "-c", "import avatar_tts.backends, avatar_tts.codec; avatar_tts.codec.warm(); avatar_tts.backends.EdgeBackend()"]
+ENTRYPOINT ["python3", "-m", "avatar_tts", "--backend", "edge"]
 
 FROM slim AS runtime
 LABEL org.opencontainers.image.title="avatar-operator reference lip-sync runtime" \

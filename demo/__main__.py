@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from demo import speech
 from demo.shell import DemoError, Shell, console, say, step, wait_for
 from demo.talk import talk
 
@@ -30,7 +31,9 @@ def main() -> int:
         install(shell)
         url = start(shell)
         asyncio.run(speak_and_share(shell, url))
+        speech.from_zero(shell, NAMESPACE, IDLE_SECONDS, OUT / speech.INSTANCE)
         collect(shell)
+        speech.stopped_last(shell, NAMESPACE)
     except (DemoError, subprocess.SubprocessError) as error:
         console.print(f"\n[bold red]The demo stopped:[/] {error}", markup=True)
         console.print("python3 -m devcluster status, and python3 -m devcluster logs, say more about the cluster")
@@ -66,14 +69,14 @@ def install(shell: Shell) -> None:
         shell.run("kubectl", "apply", "--server-side", "-f", "crds/", show=False)
         shell.run(
             *("helm", "upgrade", "--install", "avatar-operator", "charts/avatar-operator"),
-            *("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s", *tags),
+            *("--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s", *tags, *speech.VALUES),
             show=False,
         )
         say("helm upgrade --install avatar-operator charts/avatar-operator -n avatars --create-namespace --wait")
         _forget_earlier_run(shell)
         # The tag of a development build stays while its content changes.
         shell.run("kubectl", "-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=120s", show=False)
-        shell.run("kubectl", "-n", NAMESPACE, "get", "deployments,avp,av")
+        shell.run("kubectl", "-n", NAMESPACE, "get", "deployments,avp,av,tts")
 
 
 def start(shell: Shell) -> str:

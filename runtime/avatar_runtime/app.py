@@ -19,31 +19,30 @@ async def serve(config: RuntimeConfig, avatar: Avatar) -> None:
     service = Service(config, avatar)
     signals = _Signals()
     service.gpus.look()
-    async with service.tts:
-        drawn = asyncio.create_task(service.prepare())
-        runner = web.AppRunner(build(service), access_log=None, shutdown_timeout=2)
-        await runner.setup()
-        sweeper = asyncio.create_task(service.sweep())
-        try:
-            await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
-            log.info(
-                "serving avatar=%r port=%d max_session=%d tts=%s server=%s voice=%s",
-                avatar.name, config.port, service.max_session, service.engine, config.tts_server, service.voice,
-            )  # fmt: skip
-            # Offers take longer to answer than the first picture to draw. If it cannot be drawn, nothing can.
-            await drawn
-            warming = asyncio.create_task(service.warm())
-            await signals.first.wait()
-            warming.cancel()
-            draining = asyncio.create_task(service.drain(config.drain_seconds))
-            again = asyncio.create_task(signals.second.wait())
-            await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
-            draining.cancel()
-        finally:
-            sweeper.cancel()
-            await runner.cleanup()
-            await asyncio.gather(*(service.close(s, "shutdown") for s in list(service.sessions)))
-            service.shut()
+    drawn = asyncio.create_task(service.prepare())
+    runner = web.AppRunner(build(service), access_log=None, shutdown_timeout=2)
+    await runner.setup()
+    sweeper = asyncio.create_task(service.sweep())
+    try:
+        await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
+        log.info(
+            "serving avatar=%r port=%d max_session=%d tts=%s server=%s voice=%s",
+            avatar.name, config.port, service.max_session, service.engine, config.tts_server, service.voice,
+        )  # fmt: skip
+        # Offers take longer to answer than the first picture to draw. If it cannot be drawn, nothing can.
+        await drawn
+        warming = asyncio.create_task(service.warm())
+        await signals.first.wait()
+        warming.cancel()
+        draining = asyncio.create_task(service.drain(config.drain_seconds))
+        again = asyncio.create_task(signals.second.wait())
+        await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+    finally:
+        sweeper.cancel()
+        await runner.cleanup()
+        await asyncio.gather(*(service.close(s, "shutdown") for s in list(service.sessions)))
+        service.shut()
     log.info("ended")
 
 

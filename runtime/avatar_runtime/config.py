@@ -20,6 +20,7 @@ _ENGINES = {
     "tacotron": "tacotron", "tacotron2": "tacotron",
     "cosyvoice": "cosyvoice", "cosyvoice2": "cosyvoice",
     "sovits": "sovits", "gpt-sovits": "sovits",
+    "omnitts": "omnitts",
 }  # fmt: skip
 
 # LiveTalking's flags that mean nothing here: (names, takes a value).
@@ -65,8 +66,8 @@ def _parser(env: Mapping[str, str]) -> _Parser:
     parser.add_argument("--transport", default="webrtc", help="webrtc (the only one of this runtime)")
     parser.add_argument("--model", help=f"label only: {', '.join(MODELS)}")
     parser.add_argument("--max_session", type=int, help="most sessions at once, connecting ones included")
-    parser.add_argument("--tts", help="label of the engine behind --TTS_SERVER")
-    parser.add_argument("--TTS_SERVER", default="", metavar="URL", help="base URL with POST /generate")
+    parser.add_argument("--tts", help="protocol of --TTS_SERVER: edgetts, tacotron, cosyvoice, gpt-sovits, omnitts")
+    parser.add_argument("--TTS_SERVER", default="", metavar="URL", help="base URL of the speech server")
     parser.add_argument("--REF_FILE", help=f"voice (timbre); default {DEFAULT_VOICE}")
     parser.add_argument("--listenport", type=int, default=8010)
     parser.add_argument("--listenhost", default="0.0.0.0", help="address to listen on")  # noqa: S104
@@ -158,5 +159,5 @@ def _server_url(url: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise ConfigError(f"--TTS_SERVER {url!r} is not an HTTP URL: use for example http://avatar-tts:5002")
+        raise ConfigError(f"--TTS_SERVER {url!r} is not an HTTP URL: use for example http://tts-edgetts:5002")
     return url.rstrip("/")

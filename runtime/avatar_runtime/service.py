@@ -39,7 +39,6 @@ class Service:
         self.voice = config.voice or avatar.voice or DEFAULT_VOICE
         self.registry = Registry(self.max_session, time.monotonic())
         self.sessions: dict[str, Session] = {}
-        self.tts = TtsClient(config.tts_server, self.voice)
         self.gpus = GpuView()
         self._renderer = Renderer(avatar)
         # The renderer belongs to one thread, and a new shape takes too long for the event loop.
@@ -72,7 +71,8 @@ class Service:
         async def ended(why: str) -> None:
             await self.close(sessionid, why)
 
-        session = Session(sessionid, self._renderer, self._artist, self.tts, self.config.stun, connected, ended)
+        tts = TtsClient(self.config.tts_server, self.voice, self.engine)
+        session = Session(sessionid, self._renderer, self._artist, tts, self.config.stun, connected, ended)
         self.sessions[sessionid] = session
         try:
             answer = await session.answer(sdp, kind)

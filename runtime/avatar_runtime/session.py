@@ -66,6 +66,7 @@ class Session:
         self._sentences: asyncio.Queue[str] = asyncio.Queue(QUEUE_LENGTH)
         self._synthesising = False
         self._generation = 0
+        self._fetching: asyncio.Task[None] | None = None
         self._channels: list[RTCDataChannel] = []
         self._tasks: list[asyncio.Task[None]] = []
         # Without a list of servers aiortc asks a public STUN server, for 5 s where there is no way out.
@@ -112,6 +113,9 @@ class Session:
         self._generation += 1
         while not self._sentences.empty():
             self._sentences.get_nowait()
+        if self._fetching is not None:
+            # Ends the request, too: the engine need not speak to nobody.
+            self._fetching.cancel()
         self._timeline.cut(self._clock.now() + CUT_AFTER)
 
     @property
@@ -126,21 +130,30 @@ class Session:
                 await asyncio.sleep(TICK)
             sentence = await self._sentences.get()
             generation, self._synthesising = self._generation, True
+            self._fetching = asyncio.create_task(self._fetch(sentence, generation))
             try:
-                utterance = await self._tts.speak(sentence)
-            except TtsError as error:
-                log.warning("no speech session=%s error=%s", self.sessionid, error)
-                self.send("error", message=str(error), text=sentence)
-            except Exception as error:
-                # One sentence that nobody thought of must not make the session mute for good.
-                log.exception("no speech session=%s", self.sessionid)
-                self.send("error", message=f"internal error: {type(error).__name__}", text=sentence)
-            else:
-                # An interruption while the engine worked makes its result unwanted.
-                if generation == self._generation:
-                    self._timeline.append(utterance, self._clock.now() + LEAD)
+                # Not the task itself: an interruption cancels that, and must not end this.
+                await asyncio.wait([self._fetching])
             finally:
+                self._fetching.cancel()
                 self._synthesising = False
+
+    async def _fetch(self, sentence: str, generation: int) -> None:
+        """Say a sentence as its speech comes, until somebody interrupts."""
+        try:
+            async with contextlib.aclosing(self._tts.speak(sentence)) as pieces:
+                async for utterance in pieces:
+                    # An interruption while the engine worked makes its result unwanted.
+                    if generation != self._generation:
+                        return
+                    self._timeline.append(utterance, self._clock.now() + LEAD)
+        except TtsError as error:
+            log.warning("no speech session=%s error=%s", self.sessionid, error)
+            self.send("error", message=str(error), text=sentence)
+        except Exception as error:
+            # One sentence that nobody thought of must not make the session mute for good.
+            log.exception("no speech session=%s", self.sessionid)
+            self.send("error", message=f"internal error: {type(error).__name__}", text=sentence)
 
     # ---- what it tells -------------------------------------------------------------------
 
@@ -188,6 +201,7 @@ class Session:
         """End it; safe to call twice."""
         for task in self._tasks:
             task.cancel()
+        await self._tts.close()
         for track in self._tracks.values():
             track.stop()
         with contextlib.suppress(TimeoutError):

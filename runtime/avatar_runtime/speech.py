@@ -19,12 +19,16 @@ FADE = 160
 
 @dataclass(frozen=True)
 class Utterance:
-    """One sentence, ready to be played: 16 kHz samples and the mouth's curve (rows of 10 ms)."""
+    """One sentence, or a piece of it, ready to be played: 16 kHz samples and the mouth's curve (rows of 10 ms).
+
+    A piece that ``continues`` follows the one before without a pause; the text is the first one's.
+    """
 
     text: str
     samples: Samples
     curve: Curve
     stresses: tuple[float, ...] = ()
+    continues: bool = False
 
     @property
     def duration(self) -> float:
@@ -70,7 +74,8 @@ class Timeline:
         """Place an utterance behind all others, at `not_before` at the earliest; return its start in seconds."""
         start = -(-int(not_before * RATE) // CHUNK) * CHUNK
         if self._placed:
-            start = max(start, self._placed[-1].end + int(self.gap * RATE))
+            pause = 0 if utterance.continues else int(self.gap * RATE)
+            start = max(start, self._placed[-1].end + pause)
         if len(utterance.samples):
             self._placed.append(_Placed(start, utterance, start + len(utterance.samples)))
         return start / RATE
@@ -145,7 +150,8 @@ class Timeline:
                 if not self._speaking:
                     self._speaking = True
                     events.append(Event("speaking"))
-                events.append(Event("subtitle", placed.utterance.text))
+                if placed.utterance.text:
+                    events.append(Event("subtitle", placed.utterance.text))
         if self._speaking and not self.is_speaking(now):
             self._speaking = False
             events.append(Event("silent"))

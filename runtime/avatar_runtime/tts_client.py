@@ -1,19 +1,30 @@
-"""Gets speech from the TTS server: the old engines' ``POST /generate``, with a phoneme timeline if there is one."""
+"""Gets speech from a speech server, by the contract that ``--tts`` names, as it is made."""
 
 import asyncio
-import base64
-import binascii
-import io
-import json
-import wave
-from typing import Any
+import contextlib
+from collections.abc import AsyncGenerator
+from urllib.parse import unquote
 
 import aiohttp
+import numpy as np
 
-from avatar_runtime.pcm import AudioError, Samples, decode_wav, resample
+from avatar_runtime.pcm import RATE, AudioError, Samples
+from avatar_runtime.sounds import LIMIT, Decoder, Resampler
 from avatar_runtime.speech import Utterance, prepare
+from avatar_runtime.tts_contracts import CONTRACTS
 
-TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
+TIMEOUT = aiohttp.ClientTimeout(total=120, connect=2, sock_read=20)
+
+PATIENCE = 5.0
+"""Seconds for which a server that takes no connection is asked again: an engine may start beside the avatar."""
+
+RETRY = 0.2
+KEEPALIVE = 3600.0
+FIRST_PIECE, PIECE = 0.5, 2.0
+"""Seconds of speech that are said as one piece while the rest is still on its way."""
+
+PHONEMES = "X-Phonemes"
+"""The reference server tells the phonemes of a sentence in this header if it is asked by the same; others do not."""
 
 
 class TtsError(Exception):
@@ -21,75 +32,132 @@ class TtsError(Exception):
 
 
 class TtsClient:
-    """One TTS server. Use as an async context manager."""
+    """One session's way to the speech server. Use as an async context manager, or close() it.
 
-    def __init__(self, server: str, voice: str) -> None:
+    It keeps its connection through pauses: a conversation stays with the engine that it began with, even if
+    another one answers at the same address for those who come new.
+    """
+
+    def __init__(self, server: str, voice: str, engine: str = "edgetts") -> None:
         self._server = server
         self._voice = voice
+        self._contract = CONTRACTS[engine]
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "TtsClient":
-        self._session = aiohttp.ClientSession(timeout=TIMEOUT)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the connection; safe to call twice."""
         if self._session is not None:
             await self._session.close()
 
-    async def speak(self, text: str) -> Utterance:
-        """Return the speech of one sentence; `TtsError` says why there is none."""
-        if not self._server or self._session is None:
+    async def speak(self, text: str) -> AsyncGenerator[Utterance, None]:
+        """Yield the speech of one sentence, in pieces while it is made; `TtsError` says why it ends early.
+
+        Closing the iterator ends the request, and the engine's work.
+        """
+        if not self._server:
             raise TtsError("no TTS server: start the runtime with --TTS_SERVER http://HOST:PORT")
-        form = aiohttp.FormData()
-        form.add_field("tts_text", text)
-        form.add_field("prompt_text", "")
-        form.add_field("voice", self._voice)
-        # The old engines refuse a request without this file, though not all read it.
-        form.add_field("prompt_wav", _SILENCE, filename="prompt.wav", content_type="audio/wav")
-        url = f"{self._server}/generate"
+        url = f"{self._server}{self._contract.path}"
         try:
-            async with self._session.post(url, params={"timeline": "1"}, data=form) as response:
-                body = await response.read()
-                if response.status >= 400:
-                    raise TtsError(f"{url}: HTTP {response.status} {body[:200].decode(errors='replace')}")
-                # Both take some milliseconds of computing for a long sentence: not in the loop that paces frames.
-                if response.content_type == "application/json":
-                    return await asyncio.to_thread(_from_json, text, body)
+            response = await self._ask(url, text)
+            try:
+                async with contextlib.aclosing(self._read(url, response, text)) as pieces:
+                    async for utterance in pieces:
+                        yield utterance
+            finally:
+                # Unless all was read the connection goes with it, and the engine hears of that.
+                response.close()
+        except AudioError as error:
+            raise TtsError(f"{url}: the audio cannot be used: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TtsError(f"{url}: {type(error).__name__} {error}".rstrip()) from error
-        return await asyncio.to_thread(_from_wav, text, body)
+
+    async def _ask(self, url: str, text: str) -> aiohttp.ClientResponse:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=1, keepalive_timeout=KEEPALIVE)
+            self._session = aiohttp.ClientSession(connector=connector)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
+        fresh = False
+        while True:
+            contract = self._contract
+            arguments = contract.body(text, self._voice)
+            try:
+                return await self._session.request(
+                    contract.method, url, headers={PHONEMES: "1"}, timeout=TIMEOUT, **arguments
+                )
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+                if loop.time() >= until:
+                    raise
+                await asyncio.sleep(RETRY)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                # The kept connection was dead: nothing was heard on it, so nothing is said twice.
+                if fresh:
+                    raise
+                fresh = True
+
+    async def _read(self, url: str, response: aiohttp.ClientResponse, text: str) -> AsyncGenerator[Utterance, None]:
+        if response.status >= 400:
+            body = await response.content.read(200)
+            raise TtsError(f"{url}: HTTP {response.status} {body.decode(errors='replace')}")
+        decoder = self._contract.decoder()
+        if PHONEMES in response.headers:
+            # Whoever tells these has the whole sentence ready.
+            body = await response.read()
+            phonemes = parse_phonemes(response.headers[PHONEMES])
+            yield await asyncio.to_thread(_whole, decoder, body, text, phonemes)
+            return
+        resampler, ready, first, size = Resampler(), np.zeros(0, np.int16), True, 0
+        async for data, whole in response.content.iter_chunks():
+            size += len(data)
+            if size > LIMIT:
+                raise TtsError(f"{url}: more than {LIMIT} bytes for one sentence")
+            # Some milliseconds of computing for a long piece: not in the loop that paces frames.
+            more = await asyncio.to_thread(_convert, decoder, resampler, data, whole)
+            ready = np.concatenate([ready, more])
+            if len(ready) >= (FIRST_PIECE if first else PIECE) * RATE:
+                yield await asyncio.to_thread(_piece, text, ready, first)
+                ready, first = ready[:0], False
+        more = await asyncio.to_thread(_finish, decoder, resampler)
+        ready = np.concatenate([ready, more])
+        if len(ready) or first:
+            yield await asyncio.to_thread(_piece, text, ready, first)
 
 
-def _from_wav(text: str, body: bytes) -> Utterance:
-    return prepare(text, _samples(body), None)
+def _convert(decoder: Decoder, resampler: Resampler, data: bytes, whole: bool) -> Samples:
+    samples = decoder.feed(data, whole=whole)
+    return resampler.feed(samples, decoder.rate) if len(samples) else samples
 
 
-def _from_json(text: str, raw: bytes) -> Utterance:
-    try:
-        body: Any = json.loads(raw)
-        audio = base64.b64decode(body["audio"], validate=True)
-        phonemes = [(float(p["t"]), str(p["ipa"])) for p in body.get("phonemes") or []]
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise TtsError(f"the TTS server's answer cannot be used: {type(error).__name__} {error}") from error
-    return prepare(text, _samples(audio), phonemes)
+def _finish(decoder: Decoder, resampler: Resampler) -> Samples:
+    rest = decoder.finish()
+    return resampler.feed(rest, decoder.rate or RATE, last=True)
 
 
-def _samples(audio: bytes) -> Samples:
-    try:
-        samples, rate = decode_wav(audio)
-        return resample(samples, rate)
-    except AudioError as error:
-        raise TtsError(f"the TTS server's audio cannot be used: {error}") from error
+def _whole(decoder: Decoder, body: bytes, text: str, phonemes: list[tuple[float, str]]) -> Utterance:
+    resampler = Resampler()
+    return prepare(
+        text,
+        np.concatenate([_convert(decoder, resampler, body, True), _finish(decoder, resampler)]),
+        phonemes,
+    )
 
 
-def _silence() -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes(bytes(3200))
-    return buffer.getvalue()
+def _piece(text: str, samples: Samples, first: bool) -> Utterance:
+    made = prepare(text if first else "", samples, None)
+    return Utterance(made.text, made.samples, made.curve, made.stresses, continues=not first)
 
 
-_SILENCE = _silence()
+def parse_phonemes(line: str) -> list[tuple[float, str]]:
+    """Return (seconds, IPA) of each phoneme; what cannot be read is left out, as the sound is good without."""
+    found: list[tuple[float, str]] = []
+    for part in line.split(","):
+        at, _, ipa = part.partition(":")
+        with contextlib.suppress(ValueError):
+            found.append((max(0, min(int(at), 600_000)) / 1000, unquote(ipa)))
+    return found

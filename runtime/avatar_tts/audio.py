@@ -5,6 +5,13 @@ import math
 import wave
 from array import array
 from itertools import repeat
+from typing import TypeAlias
+
+Samples: TypeAlias = "array[int]"
+"""Mono, signed 16 bit."""
+
+RATE = 24000
+"""Samples per second of everything that the server answers, unless its contract says otherwise."""
 
 
 def resample(samples: "array[int]", source: int, target: int) -> "array[int]":
@@ -40,6 +47,14 @@ def resample(samples: "array[int]", source: int, target: int) -> "array[int]":
 def _mix(a: int, b: int, c: int, d: int, weights: tuple[float, float, float, float]) -> int:
     value = int(a * weights[0] + b * weights[1] + c * weights[2] + d * weights[3])
     return max(-32768, min(32767, value))
+
+
+def wav_header(rate: int) -> bytes:
+    """Return the header of a mono s16 WAV whose length nobody knows yet."""
+    head = bytearray(wav(array("h"), rate))
+    # Sizes that cannot be: players and decoders take what comes.
+    head[4:8] = head[40:44] = b"\xff\xff\xff\xff"
+    return bytes(head)
 
 
 def wav(samples: "array[int]", rate: int) -> bytes:

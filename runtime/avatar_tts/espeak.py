@@ -8,11 +8,11 @@ avatars. ctypes releases the GIL while the library computes.
 import ctypes
 import threading
 from array import array
-from dataclasses import dataclass
 from typing import Any
 
 import espeakng_loader
 
+from avatar_tts.speech import EspeakError, Phoneme, Speech
 from avatar_tts.voices import DEFAULT, Voice
 
 _OUTPUT_SYNCHRONOUS = 2
@@ -22,10 +22,6 @@ _CHARS_UTF8 = 1
 _EVENT_END_OF_LIST = 0
 _EVENT_PHONEME = 7
 _PARAM_RATE, _PARAM_PITCH, _PARAM_RANGE = 1, 3, 4
-
-
-class EspeakError(RuntimeError):
-    """The library could not be loaded or could not speak the text."""
 
 
 class _Event(ctypes.Structure):
@@ -42,23 +38,6 @@ class _Event(ctypes.Structure):
 
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-
-
-@dataclass(frozen=True)
-class Phoneme:
-    """A phoneme and where it starts, in seconds from the start of the speech; ``ipa`` is "" for a pause."""
-
-    t: float
-    ipa: str
-
-
-@dataclass(frozen=True)
-class Speech:
-    """Mono signed 16-bit samples at `rate` Hz with their phoneme timeline."""
-
-    rate: int
-    samples: "array[int]"
-    phonemes: tuple[Phoneme, ...]
 
 
 class Engine:

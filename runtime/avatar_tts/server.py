@@ -1,136 +1,160 @@
-"""The HTTP contract: ``POST /generate``, ``GET /health``."""
+"""The HTTP server: every contract on one port, ``GET /health``, ``GET /metrics``."""
 
 import asyncio
-import base64
-import json
+import itertools
 import logging
 import time
-from array import array
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
+from urllib.parse import quote
 
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 
-from avatar_tts.audio import resample, wav
-from avatar_tts.espeak import Engine, EspeakError, Speech
-from avatar_tts.voices import Voice, resolve
+from avatar_tts import contracts
+from avatar_tts.audio import RATE
+from avatar_tts.backends import Backend, SpeechError, Spoken
+from avatar_tts.contracts import Answer
+from avatar_tts.forms import BadRequest, read_fields
+from avatar_tts.metrics import Metrics
 
-RATE = 24000
-MAX_TEXT = 5000
 MAX_BODY = 8 * 1024 * 1024
-_MAX_FIELD = 64 * 1024
+MAX_HEADER = 7500
+"""Bytes of a header that every client takes."""
+
+PHONEMES = "X-Phonemes"
+"""A caller that sends this header gets the phonemes of a single sentence in the same header: ``ms:ipa,ms:ipa …``,
+percent-encoded. The reference runtime moves the mouth by them; other callers never know."""
+
+CHUNK = 9600
+"""Bytes that are written at once (0.2 s): a caller that goes away is noticed between two."""
+
+GONE = 499
+Read = Callable[[dict[str, str], str], Answer]
 
 log = logging.getLogger("avatar_tts")
-ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
-LANE: web.AppKey[ThreadPoolExecutor] = web.AppKey("lane", ThreadPoolExecutor)
+BACKEND: web.AppKey[Backend] = web.AppKey("backend")
+METRICS: web.AppKey[Metrics] = web.AppKey("metrics", Metrics)
+MODEL: web.AppKey[str] = web.AppKey("model", str)
 
 
-class BadRequest(ValueError):
-    """The caller's mistake; the text goes to the caller."""
-
-
-async def _read_fields(request: web.Request) -> dict[str, str]:
-    """Return the form's text fields. Files (`prompt_wav`) are read past and ignored: espeak-ng clones nothing."""
-    fields: dict[str, str] = dict(request.query.items())
-    content_type = request.content_type
-    if content_type == "application/json":
+def _handler(contract: str, read: Read) -> Callable[[web.Request], "asyncio.Future[web.StreamResponse]"]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        began, code = time.monotonic(), GONE
         try:
-            body = json.loads(await request.text())
-        except (ValueError, UnicodeDecodeError) as error:
-            raise BadRequest(f"the body is not JSON: {error}") from error
-        if not isinstance(body, dict):
-            raise BadRequest("the JSON body must be an object")
-        fields.update({str(k): str(v) for k, v in body.items() if v is not None})
-    elif content_type == "application/x-www-form-urlencoded":
-        fields.update({k: v for k, v in (await request.post()).items() if isinstance(v, str)})
-    elif content_type == "multipart/form-data":
-        try:
-            async for part in await request.multipart():
-                # A nested multipart has no name and nothing for us.
-                if isinstance(part, BodyPartReader) and part.name is not None and part.filename is None:
-                    fields[part.name] = (await _read_field(part)).decode("utf-8")
-                elif part is not None:
-                    await part.release()
-        except BadRequest:
+            response = await _answer(request, contract, read)
+            code = response.status
+        except (ConnectionResetError, asyncio.CancelledError):
+            log.info("caller went away contract=%s", contract)
             raise
-        except (ValueError, AssertionError, RuntimeError) as error:
-            raise BadRequest(f"the multipart form cannot be read: {error}") from error
-    else:
-        raise BadRequest(f"send a multipart form with tts_text, not {content_type}")
-    return fields
+        finally:
+            request.app[METRICS].observe(contract, code, time.monotonic() - began)
+        return response
+
+    return handle  # type: ignore[return-value]
 
 
-async def _read_field(part: BodyPartReader) -> bytes:
-    raw = await part.read(decode=True)
-    if len(raw) > _MAX_FIELD:
-        raise BadRequest(f"field {part.name} is longer than {_MAX_FIELD} bytes")
-    return bytes(raw)
-
-
-def _clean_text(fields: dict[str, str]) -> str:
-    text = fields.get("tts_text", "").strip()
-    if not text:
-        raise BadRequest("tts_text is missing or empty")
-    if len(text) > MAX_TEXT:
-        raise BadRequest(f"tts_text has {len(text)} characters; the limit is {MAX_TEXT}: send it in sentences")
-    return text
-
-
-def _synthesise(engine: Engine, text: str, voice: Voice) -> tuple[Speech, "array[int]"]:
-    speech = engine.speak(text, voice)
-    return speech, resample(speech.samples, speech.rate, RATE)
-
-
-async def generate(request: web.Request) -> web.Response:
-    """Speak ``tts_text``: WAV (24 kHz mono s16), or JSON with the phoneme timeline for ``timeline=1``."""
-    started = time.monotonic()
+async def _answer(request: web.Request, contract: str, read: Read) -> web.StreamResponse:
+    began = time.monotonic()
     try:
-        fields = await _read_fields(request)
-        text = _clean_text(fields)
+        answer = read(await read_fields(request), request.app[MODEL])
+        texts = contracts.pieces(answer)
+        spoken = await _speak(request, answer, next(texts))
     except BadRequest as error:
-        return _error(400, str(error))
-    voice = resolve(fields.get("voice"))
-    loop = asyncio.get_running_loop()
-    try:
-        speech, samples = await loop.run_in_executor(request.app[LANE], _synthesise, request.app[ENGINE], text, voice)
-    except EspeakError as error:
-        log.exception("synthesis failed")
-        return _error(500, str(error))
-    duration = len(samples) / RATE
+        return _error(contract, 400, str(error))
+    except SpeechError as error:
+        log.warning("no speech contract=%s error=%s", contract, error)
+        return _error(contract, 503 if error.busy else 500, str(error))
+    second = next(texts, None)
+    headers = {"Content-Type": answer.content_type}
+    if second is None and request.headers.get(PHONEMES) and len(line := phoneme_header(spoken)) <= MAX_HEADER:
+        headers[PHONEMES] = line
     log.info(
-        "spoke chars=%d voice=%s speech_seconds=%.2f took_ms=%.0f",
-        len(text), voice.espeak, duration, (time.monotonic() - started) * 1000,
+        "speaking contract=%s chars=%d voice=%r took_ms=%.0f",
+        contract, len(answer.text), answer.timbre, (time.monotonic() - began) * 1000,
     )  # fmt: skip
-    audio = wav(samples, RATE)
-    if fields.get("timeline") != "1":
-        return web.Response(body=audio, content_type="audio/wav")
-    body: dict[str, Any] = {
-        "sample_rate": RATE,
-        "duration": round(duration, 4),
-        "phonemes": [{"t": round(p.t, 4), "ipa": p.ipa} for p in speech.phonemes],
-        "audio": base64.b64encode(audio).decode("ascii"),
-    }
-    return web.json_response(body)
+    if not answer.streams:
+        return web.Response(body=answer.head + await asyncio.to_thread(answer.pack, spoken.samples), headers=headers)
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    if answer.head:
+        await response.write(answer.head)
+    await _send(response, answer, spoken)
+    for text in itertools.chain([] if second is None else [second], texts):
+        try:
+            spoken = await _speak(request, answer, text)
+        except SpeechError as error:
+            # Too late for another status: a stream that breaks off is the only way to say it.
+            log.warning("speech broke off contract=%s error=%s", contract, error)
+            if request.transport is not None:
+                request.transport.close()
+            return response
+        await _send(response, answer, spoken)
+    await response.write_eof()
+    return response
 
 
-async def health(_: web.Request) -> web.Response:
-    """Say that the server runs; it listens only after espeak-ng is loaded."""
-    return web.json_response({"status": "running", "engine": "espeak-ng", "sample_rate": RATE})
+async def _speak(request: web.Request, answer: Answer, text: str) -> Spoken:
+    spoken = await request.app[BACKEND].speak(text, answer.timbre, answer.pitch)
+    request.app[METRICS].speech_seconds += len(spoken.samples) / RATE
+    return spoken
 
 
-def _error(status: int, message: str) -> web.Response:
+async def _send(response: web.StreamResponse, answer: Answer, spoken: Spoken) -> None:
+    data = await asyncio.to_thread(answer.pack, spoken.samples)
+    if answer.content_type == "audio/ogg":
+        # A chunk is a file: that is what its callers read.
+        await response.write(data)
+        return
+    for start in range(0, len(data), CHUNK):
+        await response.write(data[start : start + CHUNK])
+
+
+def phoneme_header(spoken: Spoken) -> str:
+    """Return the phonemes as `PHONEMES` has them."""
+    return ",".join(f"{round(p.t * 1000)}:{quote(p.ipa, safe='')}" for p in spoken.phonemes)
+
+
+def _error(contract: str, status: int, message: str) -> web.Response:
+    if contract == "openai":
+        kind = "invalid_request_error" if status == 400 else "server_error"
+        return web.json_response({"error": {"message": message, "type": kind}}, status=status)
     return web.json_response({"status": "error", "message": message}, status=status)
 
 
-def build(engine: Engine) -> web.Application:
-    """Return the application. Synthesis runs on one thread of its own, so the event loop never blocks."""
+async def health(request: web.Request) -> web.Response:
+    """Say that the server runs; it listens only after its voices are loaded."""
+    name = request.app[BACKEND].name
+    body = {"status": "running", "engine": name, "model": request.app[MODEL], "sample_rate": RATE}
+    return web.json_response({**body, "stand_in": name == "espeak-ng"})
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Prometheus' page."""
+    return web.Response(text=request.app[METRICS].text(), content_type="text/plain")
+
+
+def build(backend: Backend, model: str) -> web.Application:
+    """Return the application. `model` is the engine that it stands for; its contract is one of several here."""
     app = web.Application(client_max_size=MAX_BODY)
-    app[ENGINE] = engine
-    app[LANE] = ThreadPoolExecutor(max_workers=1, thread_name_prefix="espeak")
-    app.add_routes([web.get("/health", health), web.post("/generate", generate)])
+    app[BACKEND], app[MODEL] = backend, model
+    app[METRICS] = Metrics(backend.name, model)
+    zero_shot = _handler("cosyvoice", contracts.cosyvoice)
+    tts = _handler("gpt-sovits", contracts.sovits)
+    app.add_routes(
+        [
+            web.get("/health", health),
+            web.get("/metrics", metrics),
+            web.post("/generate", _handler("generate", contracts.generate)),
+            # LiveTalking asks by GET with a form in the body, others by POST; the old server knew only one of them.
+            web.get("/inference_zero_shot", zero_shot),
+            web.post("/inference_zero_shot", zero_shot),
+            web.get("/tts", tts),
+            web.post("/tts", tts),
+            web.post("/v1/audio/speech", _handler("openai", contracts.openai)),
+        ]
+    )
 
     async def close(app: web.Application) -> None:
-        app[LANE].shutdown(wait=False, cancel_futures=True)
+        await app[BACKEND].close()
 
     app.on_cleanup.append(close)
     return app

@@ -5,7 +5,8 @@ Avatars are configured with the names of the neural voices they would have on a 
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,12 @@ class Voice:
     pitch: int = 50
     range: int = 60
 
+    def at_pitch(self, percent: int) -> "Voice":
+        """Return the voice at another pitch, 0–100 (Tacotron's prompt_text; 45 is the voice's own)."""
+        return replace(self, pitch=max(0, min(99, self.pitch + percent - OWN_PITCH)))
 
+
+OWN_PITCH = 45
 DEFAULT = Voice("en-us+m3", rate=165, pitch=42)
 
 _FEMALE = {
@@ -58,7 +64,26 @@ _NEURAL = re.compile(r"^([a-z]{2,3})-([A-Za-z]{2,4})-(.+?)(?:Multilingual)?Neura
 _ESPEAK = re.compile(r"^[a-z]{2,3}(?:-[a-z0-9]{1,8}){0,3}(?:\+[A-Za-z0-9_]{1,20})?$")
 
 
-def resolve(name: str | None) -> Voice:
+# Who speaks when nobody asks for a voice: the stand-ins of the four engines are told apart by ear.
+_DEFAULTS = {
+    "tacotron": Voice("en-us+f2", rate=150, pitch=55),
+    "cosyvoice": Voice("en-us+f4", rate=160, pitch=54),
+    "sovits": Voice("en-us+m7", rate=160, pitch=48),
+}
+
+
+def default_for(model: str) -> Voice:
+    """Return the voice that an engine has of itself."""
+    return _DEFAULTS.get(model, DEFAULT)
+
+
+def timbre_of(reference: str) -> str:
+    """Return the name of the voice that a reference recording stands for: ``/voices/Brian.wav`` is Brian."""
+    path = PurePath(reference.strip())
+    return path.stem if path.suffix.lower() in (".wav", ".mp3", ".ogg", ".flac", ".m4a") else reference.strip()
+
+
+def resolve(name: str | None, default: Voice = DEFAULT) -> Voice:
     """Return the voice for a timbre name; anything unknown gets the default, never an error.
 
     A wrong timbre is a cosmetic fault: an avatar that speaks with another voice is better than a mute one.
@@ -78,7 +103,7 @@ def resolve(name: str | None) -> Voice:
         return Voice(f"{espeak}+{'f2' if female else 'm3'}", pitch=56 if female else 42)
     if _ESPEAK.match(text):
         return Voice(text)
-    return DEFAULT
+    return default
 
 
 def names() -> list[str]:

@@ -100,6 +100,8 @@ def test_chart_brings_the_definitions_as_they_are(helm: Run) -> None:
     [
         ("imgae.tag=x", ["imgae"]),
         ("tts.prot=1", ["/tts", "prot"]),
+        ("tts.engines.edgetts.imgae=x", ["/tts/engines/edgetts", "imgae"]),
+        ("tts.engines.mine.image=x", ["/tts/engines/mine", "protocol"]),
         ("log.level=loud", ["/log/level", "'info'"]),
         ("pools.default.idel.timeoutSeconds=3", ["/pools/default", "idel"]),
         ("pools.default.maxInstances=0", ["/pools/default/maxInstances"]),
@@ -218,7 +220,7 @@ def test_pods_meet_the_restricted_standard(render: Callable[..., list[dict[str, 
     """All but the agent's shared process ids, which no level but privileged allows."""
     documents = render("--set", "agent.enabled=true")
     workloads = [document for document in documents if document["kind"] in ("Deployment", "DaemonSet")]
-    assert len(workloads) == 3
+    assert len(workloads) == 2
     for workload in workloads:
         pod = workload["spec"]["template"]["spec"]
         assert not {"hostNetwork", "hostIPC"} & set(pod)
@@ -336,7 +338,6 @@ def test_services_do_not_take_each_others_pods(render: Callable[..., list[dict[s
     assert behind == {
         "demo-avatar-operator-metrics": ["demo-avatar-operator"],
         "demo-avatar-operator-agent-metrics": ["demo-avatar-operator-agent"],
-        "avatar-tts": ["avatar-tts"],
     }
     assert named(documents, "Service")["demo-avatar-operator-agent-metrics"]["spec"]["clusterIP"] == "None"
 
@@ -372,15 +373,42 @@ def test_nothing_needs_the_operator_to_die(render: Callable[..., list[dict[str, 
         assert "helm.sh/hook" not in document["metadata"].get("annotations", {})
 
 
-def test_pools_take_image_and_tts_from_the_chart(render: Callable[..., list[dict[str, Any]]]) -> None:
+def test_pools_take_their_image_from_the_chart(render: Callable[..., list[dict[str, Any]]]) -> None:
     pools = named(render("--set", "pools.second.ports.base=8700", "--set", "runtime.image.tag=v7"), "AvatarPool")
     assert set(pools) == {"default", "second"}
     assert pools["second"]["spec"]["runtime"]["image"] == "localhost/avatar-operator/runtime:v7"
-    assert pools["second"]["spec"]["tts"]["url"] == "http://avatar-tts:5002"
-    own = named(render("--set", "pools.default.runtime.image=x:1", "--set", "tts.enabled=false"), "AvatarPool")
+    own = named(render("--set", "pools.default.runtime.image=x:1"), "AvatarPool")
     assert own["default"]["spec"]["runtime"]["image"] == "x:1"
     assert "tts" not in own["default"]["spec"]
     assert not named(render("--set", "pools.default=null"), "AvatarPool")
+
+
+def test_the_four_engines_of_the_old_manager(render: Callable[..., list[dict[str, Any]]]) -> None:
+    engines = {name: e["spec"] for name, e in named(render("--set", "tts.image.tag=v7"), "TTSEngine").items()}
+    assert {name: spec["port"] for name, spec in engines.items()} == {
+        "edgetts": 5002, "tacotron": 5005, "cosyvoice": 5006, "sovits": 5007,
+    }  # fmt: skip
+    for name, spec in engines.items():
+        assert spec["image"] == "localhost/avatar-operator/tts:v7"
+        assert spec["args"] == ["--port", str(spec["port"]), "--model_name", name]
+        assert spec["protocol"] in spec["speaks"]
+        assert spec.get("fallback", "edgetts") == "edgetts"
+    assert not named(render("--set", "tts.enabled=false"), "TTSEngine")
+    assert set(named(render("--set", "tts.engines.sovits=null"), "TTSEngine")) == {"edgetts", "tacotron", "cosyvoice"}
+
+
+def test_a_real_engine_is_one_value(render: Callable[..., list[dict[str, Any]]]) -> None:
+    """What the reference server is started with is nothing to another."""
+    found = named(render("--set", "tts.engines.cosyvoice.image=example.org/cosyvoice:2"), "TTSEngine")["cosyvoice"]
+    assert found["spec"] == {
+        "image": "example.org/cosyvoice:2",
+        "imagePullSecrets": [],
+        "healthPath": "",
+        "protocol": "cosyvoice",
+        "port": 5006,
+        "aliases": ["CosyVoice", "cosyvoice2"],
+        "fallback": "edgetts",
+    }
 
 
 def test_manifests_are_what_the_chart_says(search_path: str) -> None:

@@ -53,7 +53,7 @@ def nodes(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_the_resources_are_there() -> None:
-    assert [file.stem for file in FILES] == ["avatarinstances", "avatarpools", "avatars", "gpunodes"]
+    assert [file.stem for file in FILES] == ["avatarinstances", "avatarpools", "avatars", "gpunodes", "ttsengines"]
 
 
 @EACH_FILE
@@ -63,7 +63,13 @@ def test_names_categories_and_status(file: Path) -> None:
     assert crd["metadata"]["name"] == f"{file.stem}.{GROUP}"
     scope = "Cluster" if file.stem == "gpunodes" else "Namespaced"
     assert (spec["group"], spec["scope"], spec["names"]["plural"]) == (GROUP, scope, file.stem)
-    short_names = {"avatarinstances": ["avi"], "avatars": ["av"], "avatarpools": ["avp"], "gpunodes": ["gpun"]}
+    short_names = {
+        "avatarinstances": ["avi"],
+        "avatars": ["av"],
+        "avatarpools": ["avp"],
+        "gpunodes": ["gpun"],
+        "ttsengines": ["tts"],
+    }
     assert spec["names"]["shortNames"] == short_names[file.stem]
     assert spec["names"]["categories"] == ["avatar-operator"]
     (version,) = spec["versions"]
@@ -143,16 +149,16 @@ def test_every_rule_names_its_field_and_a_remedy(file: Path) -> None:
             assert re.search(r": .+| must | may not ", message), f"{path} gives no remedy: {message}"
 
 
-def test_engines_transports_and_models_agree_everywhere() -> None:
+def test_transports_and_models_agree_everywhere() -> None:
     """The same word must be good in every resource, as one overrides the other."""
     found: dict[str, set[tuple[str, ...]]] = {}
     for file in FILES:
         for path, node in walk(schema_of(load(file))):
             leaf = path.rsplit(".", 1)[-1]
-            if leaf in {"engine", "model", "transport"} and path.startswith(".spec"):
+            if leaf in {"model", "transport"} and path.startswith(".spec"):
                 found.setdefault(leaf, set()).add(tuple(node["enum"]))
     assert {leaf: len(spellings) for leaf, spellings in found.items()} == {
-        "engine": 1, "model": 1, "transport": 1,
+        "model": 1, "transport": 1,
     }  # fmt: skip
 
 
@@ -170,6 +176,7 @@ def test_avatar_name_is_the_same_in_avatar_and_instance() -> None:
 POOL = {"runtime": {"image": "example.org/runtime:1"}}
 INSTANCE = {"avatarName": "ada"}
 AVATAR = {"avatarName": "ada"}
+ENGINE = {"image": "example.org/tts:1", "protocol": "edgetts"}
 
 
 def manifest(kind: str, spec: Any, name: str = "sample") -> str:
@@ -229,6 +236,24 @@ GOOD = [
             }
         },
     ),
+    ("AvatarInstance", INSTANCE | {"tts": {"engine": "what nobody knows"}}),
+    ("TTSEngine", ENGINE),
+    (
+        "TTSEngine",
+        {
+            "image": "example.org/cosyvoice:1",
+            "protocol": "cosyvoice",
+            "aliases": ["CosyVoice", "cosyvoice2"],
+            "speaks": ["cosyvoice", "omnitts"],
+            "port": 50000,
+            "healthPath": "",
+            "fallback": "edgetts",
+            "command": ["python3", "server.py"],
+            "resources": {"limits": {"memory": "8Gi"}},
+            "gpu": {"mode": "VisibleDevices", "primary": {"indices": [0]}, "vramMiB": 6000},
+        },
+    ),
+    ("TTSEngine", ENGINE | {"minReplicas": 1, "maxReplicas": 3, "usersPerReplica": 4, "idleTimeoutSeconds": 0}),
     ("GPUNode", {}),
     ("GPUNode", {"cordoned": ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-GPU-8932f937/1/0"]}),
     (
@@ -298,7 +323,20 @@ BAD: list[tuple[str, Any, list[str]]] = [
         ["spec.transport", '"webrtc"', '"rtcpush"'],
     ),
     ("AvatarInstance", INSTANCE | {"model": "gpt"}, ["spec.model", '"musetalk"', '"ultralight"']),
-    ("AvatarInstance", INSTANCE | {"tts": {"engine": "tactron"}}, ["spec.tts.engine", '"tacotron"']),
+    ("AvatarInstance", INSTANCE | {"tts": {"engine": "-x"}}, ["spec.tts.engine", "begins with '-'"]),
+    ("AvatarInstance", INSTANCE | {"tts": {"engine": "a" * 65}}, ["spec.tts.engine", "64"]),
+    ("TTSEngine", {}, ["spec.image", "Required"]),
+    ("TTSEngine", {"image": "x"}, ["spec.protocol", "Required"]),
+    ("TTSEngine", ENGINE | {"protocol": "telepathy"}, ["spec.protocol", '"cosyvoice"']),
+    ("TTSEngine", ENGINE | {"minReplicas": 2}, ["spec.minReplicas", "raise maxReplicas"]),
+    ("TTSEngine", ENGINE | {"healthPath": "health"}, ["spec.healthPath", "begin with '/'"]),
+    (
+        "TTSEngine",
+        ENGINE | {"gpu": {"mode": "VisibleDevices"}, "maxReplicas": 2},
+        ["spec.maxReplicas", "must be 1", "second engine"],
+    ),
+    ("TTSEngine", ENGINE | {"gpu": {"mode": "DRA"}}, ["spec.gpu.mode", '"HAMi"']),
+    ("TTSEngine", ENGINE | {"gpu": {"backup": {"indices": [0]}}}, ["spec.gpu.backup", "remove backup"]),
     ("AvatarInstance", INSTANCE | {"tts": {"voice": "--x"}}, ["spec.tts.voice", "begins with '-'"]),
     ("AvatarInstance", INSTANCE | {"maxsessions": 3}, ['unknown field "spec.maxsessions"']),
     ("AvatarInstance", INSTANCE | {"image": "evil:1"}, ['unknown field "spec.image"']),
@@ -336,7 +374,7 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ("AvatarPool", POOL | {"defaults": {"maxSessions": 0}}, ["spec.defaults.maxSessions", "equal to 1"]),
     ("AvatarPool", POOL | {"defaults": {"transport": "x"}}, ["spec.defaults.transport", '"webrtc"']),
     ("AvatarPool", POOL | {"defaults": {"model": "x"}}, ["spec.defaults.model", '"musetalk"']),
-    ("AvatarPool", POOL | {"tts": {"engine": "x"}}, ["spec.tts.engine", '"edgetts"']),
+    ("AvatarPool", POOL | {"tts": {"engine": ""}}, ["spec.tts.engine", "at least 1 char"]),
     ("AvatarPool", POOL | {"tts": {"url": "avatar-tts:5002"}}, ["spec.tts.url", "http://"]),
     ("AvatarPool", POOL | {"idle": {"timeoutSeconds": -1}}, ["spec.idle.timeoutSeconds", "equal to 0"]),
     (

@@ -19,11 +19,19 @@ from tests.conftest import ROOT, Cluster, no_cluster
 from tests.support.api import Api, Json, until
 from tests.support.world import World, merged
 
-NAME = "e2e"
+# Checkouts that are tested side by side on one machine need clusters and images of their own.
+NAME = os.environ.get("AVATAR_TEST_E2E_CLUSTER", "e2e")
+TAG = os.environ.get("AVATAR_TEST_TAG", "dev")
 SYSTEM = "avatar-system"
 RELEASE = "avatars"
-TTS_URL = f"http://avatar-tts.{SYSTEM}:5002"
-TAGS = ("--set", "image.tag=dev", "--set", "runtime.image.tag=dev", "--set", "tts.image.tag=dev")
+RUNTIME_IMAGE = f"localhost/avatar-operator/runtime:{TAG}"
+TTS_IMAGE = f"localhost/avatar-operator/tts:{TAG}"
+# An engine that the chart keeps running, for tests that are not about engines.
+TTS_URL = f"http://tts-edgetts.{SYSTEM}:5002"
+TAGS = (
+    "--set",
+    f"image.tag={TAG},runtime.image.tag={TAG},tts.image.tag={TAG},tts.engines.edgetts.minReplicas=1",
+)
 
 
 def devcluster(*args: str, timeout: float = 280) -> str:
@@ -47,7 +55,9 @@ def cluster() -> Cluster:
     if os.environ.get("AVATAR_TEST_PROVIDER") == "control-plane" or os.geteuid() != 0:
         no_cluster("containers need root")
     devcluster("up")
-    built = subprocess.run([ROOT / "images/build"], capture_output=True, text=True, timeout=280, check=False)
+    built = subprocess.run(
+        [ROOT / "images/build", "--tag", TAG], capture_output=True, text=True, timeout=280, check=False
+    )
     if built.returncode:
         no_cluster(f"images/build: {built.stderr.strip()[-600:]}")
     devcluster("load-image", *built.stdout.split())
@@ -67,6 +77,8 @@ def install(cluster: Cluster) -> None:
     # The tag of a development image stays when its content changes.
     run(cluster, "kubectl", "-n", SYSTEM, "rollout", "restart", "deployment")
     run(cluster, "kubectl", "-n", SYSTEM, "rollout", "status", "deployment", "--timeout=90s")
+    ready = ("--for=jsonpath={.status.phase}=Ready", "--timeout=60s")
+    run(cluster, "kubectl", "-n", SYSTEM, "wait", "ttsengine/edgetts", *ready)
 
 
 def run(cluster: Cluster, *command: str, check: bool = True, timeout: float = 120) -> str:
@@ -83,7 +95,7 @@ def pool_spec(base_port: int, **over: Json | int) -> Json:
     """A pool of real pods; every test has ports of its own, because they share one node."""
     plain: Json = {
         "ports": {"base": base_port, "count": 3},
-        "runtime": {"image": "localhost/avatar-operator/runtime:dev"},
+        "runtime": {"image": RUNTIME_IMAGE},
         "tts": {"url": TTS_URL},
         "termination": {"drainSeconds": 2},
     }
@@ -94,7 +106,7 @@ def pool_spec(base_port: int, **over: Json | int) -> Json:
 def ports(request: pytest.FixtureRequest) -> int:
     """The first port of a range that no other test uses at the same time."""
     taken = request.config.stash.setdefault(_NEXT, [8700])
-    taken[0] += 5
+    taken[0] += 15
     return taken[0]
 
 

@@ -30,7 +30,8 @@ async def spoken(tts: Running, text: str, voice: str) -> tuple[float, float]:
     timeline = Timeline()
     async with TtsClient(tts.url, voice) as client:
         for sentence in split_sentences(text):
-            timeline.append(await client.speak(sentence), 0.0)
+            async for piece in client.speak(sentence):
+                timeline.append(piece, 0.0)
     loud = envelope(timeline.audio(0, int((timeline.end() + 0.2) * RATE)), RATE)
     start, end = speech_span(loud)
     return end - start, float(np.percentile(loud, 99))

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 T = TypeVar("T")
 
 GROUP = "avatars.virtualtutor.io"
-_OURS = {"avatarinstances", "avatars", "avatarpools", "gpunodes"}
+_OURS = {"avatarinstances", "avatars", "avatarpools", "gpunodes", "ttsengines"}
 _PATCH = {"merge": "application/merge-patch+json", "json": "application/json-patch+json"}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from .api import GROUP, Api, Json, Refused, until
 
-MANAGED = "?labelSelector=app.kubernetes.io/managed-by%3Davatar-operator"
+MANAGED = "?labelSelector=app.kubernetes.io/component%3Davatar-runtime"
 POOL: Json = {
     "runtime": {
         "image": "runtime.test/avatar:1",
@@ -62,6 +62,28 @@ class World:
         body = named("AvatarInstance", name, {"avatarName": avatar, **spec})
         return await self.api.create("avatarinstances", self.namespace, body)
 
+    async def engine(self, name: str, **spec: Any) -> Json:
+        """A TTSEngine."""
+        return await self.api.create("ttsengines", self.namespace, named("TTSEngine", name, spec))
+
+    async def engine_status(self, name: str) -> Json:
+        """Its status; empty while there is none, ``{"gone": True}`` when it is gone."""
+        found = await self.api.get("ttsengines", self.namespace, name)
+        return {"gone": True} if found is None else dict(found.get("status", {}))
+
+    async def engine_phase(self, name: str, phase: str, timeout: float = 20) -> Json:
+        """Wait for an engine's phase; the status then."""
+        return await until(
+            f"engine {name} being {phase}",
+            lambda: self.engine_status(name),
+            lambda s: s.get("phase") == phase,
+            timeout,
+        )
+
+    async def engine_pods(self, name: str) -> list[Json]:
+        """The pods of an engine."""
+        return await self.api.list("pods", self.namespace, f"?labelSelector={GROUP}%2Ftts-engine%3D{name}")
+
     async def delete(self, *names: str) -> None:
         """Delete AvatarInstances."""
         for name in names:
@@ -103,7 +125,7 @@ class World:
         return {item["metadata"]["name"]: item.get("status", {}) for item in items}
 
     async def pods(self) -> list[Json]:
-        """The operator's pods."""
+        """The avatars' pods."""
         return await self.api.list("pods", self.namespace, MANAGED)
 
     async def services(self) -> list[Json]:

@@ -102,7 +102,7 @@ def expected(**changes: Any) -> dict[str, Any]:
             "name": "avatar-8615",
             "namespace": "live",
             "labels": {**LABELS, "avatars.virtualtutor.io/group": group_of(one)},
-            "annotations": {"avatars.virtualtutor.io/avatar-name": "Ada"},
+            "annotations": {"avatars.virtualtutor.io/avatar-name": "Ada", "avatars.virtualtutor.io/tts-engine": ""},
             "ownerReferences": [
                 {
                     "apiVersion": "avatars.virtualtutor.io/v1alpha1",
@@ -366,6 +366,7 @@ def test_pod_labels_cannot_replace_what_selects_the_pod() -> None:
         "note": "x",
         names.ANNOTATION_AVATAR: "Ada",
         names.ANNOTATION_TEMPLATE: objects.template_hash(made(pool())),
+        names.ANNOTATION_TTS: "",
     }
 
 

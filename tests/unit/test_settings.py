@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ LEVELS: list[Any] = [
         id="maxSessions",
     ),
     pytest.param(
-        "tts_engine",
+        "tts.label",
         {"tts": TtsChoice(engine="SoVITS")},
         {"tts": TtsChoice(engine="cosyvoice2")},
         {"tts": PoolTts(engine="TacoTron2")},
@@ -110,7 +111,7 @@ def test_instance_over_avatar_over_pool(
         settled({}, {}, of_pool),
         settled({}, {}, {}),
     )
-    assert tuple(getattr(s, field) for s in found) == expected
+    assert tuple(operator.attrgetter(field)(s) for s in found) == expected
 
 
 def test_an_idle_timeout_of_zero_is_an_answer() -> None:

@@ -32,13 +32,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: api
 {{- end }}
 
-{{- define "avatar-operator.ttsSelector" -}}
-app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: tts
-{{- end }}
-
-{{/* Labels of everything that is neither the operator, nor the agent, nor the API, nor the TTS server. */}}
+{{/* Labels of everything that is neither the operator, nor the agent, nor the API. */}}
 {{- define "avatar-operator.labels" -}}
 app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -90,14 +84,18 @@ capabilities:
   resources: [avatarinstances]
   verbs: [get, list, watch, patch, delete]
 - apiGroups: [avatars.virtualtutor.io]
-  resources: [avatars, avatarpools]
+  resources: [avatars, avatarpools, ttsengines]
   verbs: [get, list, watch]
 - apiGroups: [avatars.virtualtutor.io]
-  resources: [avatarinstances/status, avatars/status, avatarpools/status]
+  resources: [avatarinstances/status, avatars/status, avatarpools/status, ttsengines/status]
   verbs: [get, patch]
 - apiGroups: [""]
   resources: [pods, services]
   verbs: [get, list, watch, create, patch, delete]
+# Speech engines run in these.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch]
 # Pools of mode DRA: one claim for each pod.
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaims]

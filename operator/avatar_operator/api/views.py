@@ -166,4 +166,4 @@ def _tts(instance: Instance, pool: Pool | None, avatar: Avatar | None) -> Tts:
     if pool is None or avatar is None:
         return Tts()
     settings = resolve(instance, pool, avatar)
-    return Tts(settings.tts_engine, settings.tts_voice)
+    return Tts(settings.tts.label, settings.tts_voice)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -31,14 +29,11 @@ from avatar_operator.domain.actions import (
     SetOwners,
 )
 from avatar_operator.domain.devices import allocated, placement_of
-from avatar_operator.domain.ledger import Reservation
 from avatar_operator.domain.names import (
-    LABEL_GPU,
     LABEL_GROUP,
     LABEL_MANAGED_BY,
     LABEL_PORT,
     MANAGER,
-    SELECTOR,
     claim_name,
 )
 from avatar_operator.domain.placement import Placement
@@ -50,6 +45,7 @@ from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFo
 from avatar_operator.kube.events import Recorder
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, SERVICES
 
+from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .keys import PoolKey
 from .metrics import Metrics
 from .probe import RuntimeProbe
@@ -59,8 +55,6 @@ log = logging.getLogger(__name__)
 
 # How long a port stays out of use that something else was found on.
 QUARANTINE_SECONDS = 60.0
-# Two operators that wanted the same memory try again up to this long apart.
-CONFLICT_PAUSE_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -206,42 +200,27 @@ class Executor:
 
     async def _confirm(self, key: GroupKey, memory: Memory, action: ConfirmPlacement) -> None:
         """Everything that is written by now fits on the GPU, or the claim is taken back."""
-        reserved = placement_of(action.service.metadata)
-        if reserved is None:
-            raise ValueError("only a claim that reserves a GPU is confirmed")
-        meta, now = action.service.metadata, datetime.now(UTC)
-        others, present = [], False
-        for item in await self._claims_on(reserved.uuid):
-            found = msgspec.convert(item, Service)
-            self._store.apply(found)
-            placement = placement_of(found.metadata)
-            if found.metadata.uid == meta.uid:
-                present = True
-            elif placement is not None:
-                others.append(Reservation(found.metadata.namespace, found.metadata.name, "", "", placement.mib))
-        if not present:
+        meta, placement = action.service.metadata, placement_of(action.service.metadata)
+        free = await free_for(self._client, self._store, self._namespaces, action.service)
+        if free is None:
             # Somebody deleted it meanwhile.
             self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return
-        free = self._store.gpus.free_beside(reserved.uuid, others, (meta.namespace, meta.name), now)
         if free >= action.need.free:
             memory.gpu = replace(memory.gpu, confirmed=meta.uid)
             return
         self._metrics.placement_conflicts.inc()
         log.info(
             "took a claim back: others were faster on the GPU",
-            extra={"namespace": meta.namespace, "claim": meta.name, "gpu": reserved.uuid, "free_mib": free},
+            extra={
+                "namespace": meta.namespace,
+                "claim": meta.name,
+                "gpu": placement.uuid if placement else "",
+                "free_mib": free,
+            },
         )
         await self._release_claim(key, action.service)
-        # Whoever collided with us is told the same: not both again at once.
-        await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret
-
-    async def _claims_on(self, uuid: str) -> list[dict[str, object]]:
-        items: list[dict[str, object]] = []
-        for namespace in self._namespaces:
-            page, _ = await self._client.list_pages(SERVICES, namespace, f"{SELECTOR},{LABEL_GPU}={uuid}")
-            items += page
-        return items
+        await pause(CONFLICT_PAUSE_SECONDS)
 
     async def _read_allocation(self, key: GroupKey, memory: Memory, action: ReadAllocation) -> None:
         memory.about(action.pod)

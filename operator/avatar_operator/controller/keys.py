@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from avatar_operator.domain.names import LABEL_GROUP, LABEL_POOL, LABEL_PORT, group_id
 from avatar_operator.domain.resources import Instance, Meta
+from avatar_operator.domain.tts_view import TtsKey
 from avatar_operator.domain.view import GroupKey
 
 
@@ -33,7 +34,7 @@ class GpuNodeKey(NamedTuple):
     kind: str = "gpunode"
 
 
-Key = GroupKey | PoolKey | AvatarKey | GpuNodeKey
+Key = GroupKey | PoolKey | AvatarKey | GpuNodeKey | TtsKey
 ObjectId = tuple[str, str]
 
 

@@ -13,6 +13,7 @@ from avatar_operator.domain.resources import Instance, Pod, Service
 
 from .keys import PoolKey
 from .store import Store
+from .tts_metrics import TtsMetrics, families
 
 PHASES = ("Pending", "Starting", "Running", "Draining", "Stopped", "Shared", "Failed")
 
@@ -99,6 +100,8 @@ class Metrics:
             registry=registry,
         )
 
+        self.tts = TtsMetrics(registry)
+
     def observe_api(self, verb: str, resource: str, code: int, seconds: float) -> None:
         """One API request."""
         self.api_seconds.labels(verb, resource, str(code)).observe(seconds)
@@ -142,4 +145,4 @@ class StoreCollector(Collector):
         known = GaugeMetricFamily("avatar_operator_known_objects", "Objects in the store", labels=["kind"])
         for kind in (Instance, Pod, Service):
             known.add_metric([kind.__name__], self._store.count(kind))
-        return [instances, connections, used, total, queue, known]
+        return [instances, connections, used, total, queue, known, *families(self._store.tts)]

@@ -13,6 +13,7 @@ from avatar_operator.domain.gpunode import GpuNode
 from avatar_operator.domain.plan import plan
 from avatar_operator.domain.resources import Avatar, Pod, Pool
 from avatar_operator.domain.summaries import avatar_patch, gpunode_patch, pool_patch
+from avatar_operator.domain.tts_view import TtsKey
 from avatar_operator.domain.view import GroupKey
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError, NotFoundError
@@ -24,6 +25,7 @@ from .leader import Alone, Leadership
 from .metrics import Metrics
 from .queue import WorkQueue
 from .store import Store
+from .tts_worker import TtsWorker
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Reconciler:
         client: KubeClient,
         metrics: Metrics,
         leadership: Leadership | Alone,
+        speech: TtsWorker,
     ) -> None:
         self._queue = queue
         self._store = store
@@ -52,6 +55,7 @@ class Reconciler:
         self._client = client
         self._metrics = metrics
         self._leadership = leadership
+        self._speech = speech
         self._memory: dict[GroupKey, Memory] = {}
         self._busy_since: dict[Key, float] = {}
 
@@ -107,6 +111,10 @@ class Reconciler:
                 await self._avatar(key)
             case GpuNodeKey():
                 await self._gpunode(key)
+            case TtsKey():
+                wait = await self._speech.reconcile(key)
+                if wait is not None:
+                    self._queue.add_after(key, wait)
 
     async def _group(self, key: GroupKey) -> None:
         memory = self._memory.setdefault(key, Memory())

@@ -34,6 +34,7 @@ from .queue import WorkQueue
 from .reconciler import Reconciler
 from .resync import PERIOD_SECONDS, Resync
 from .store import Store
+from .tts_worker import TtsWorker
 from .watched import watched
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ async def run(options: Options) -> None:
         executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port, options.namespaces)
         leadership = _leadership(options.lease, client)
         metrics.leader.set_function(lambda: float(leadership.held))
-        reconciler = Reconciler(queue, store, executor, client, metrics, leadership)
+        speech = TtsWorker(client, store, recorder, metrics, options.namespaces)
+        reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech)
         what = watched(nodes=options.nodes)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.

@@ -20,18 +20,22 @@ from avatar_operator.domain.ledger import Reservation
 from avatar_operator.domain.names import (
     ANNOTATION_AVATAR,
     claim_name,
+    tts_name,
 )
 from avatar_operator.domain.placement import Placement, Refusal
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.ports import Admission, admit
 from avatar_operator.domain.resources import Avatar, Instance, Meta, Pod, Pool, Service
 from avatar_operator.domain.summaries import PoolGpus
+from avatar_operator.domain.tts import Deployment, TtsEngine
+from avatar_operator.domain.tts_view import EngineView, TtsHints, TtsKey
 from avatar_operator.domain.view import GpuHints, GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.kinds import AnyObject
 
 from .gpu_view import gpu_view
 from .gpus import GpuIndex
 from .keys import AvatarKey, GpuNodeKey, Key, ObjectId, PoolKey, group_of, labelled, object_id, version_of
+from .tts_index import TtsIndex, engine_of
 
 _QUARANTINE = "quarantine"
 NO_HINTS = GpuHints()
@@ -92,8 +96,9 @@ class Store:
         self._changed = changed
         self._clock = clock
         self.gpus = gpus or GpuIndex()
+        self.tts = TtsIndex(changed, self.gpus)
         self._objects: dict[type[AnyObject], dict[ObjectId, AnyObject]] = {
-            kind: {} for kind in (Pool, Avatar, Instance, Pod, Service, GpuNode, Node)
+            kind: {} for kind in (Pool, Avatar, Instance, Pod, Service, GpuNode, Node, TtsEngine, Deployment)
         }
         self._gone: dict[str, int] = {}
         self._groups: dict[GroupKey, Group] = {}
@@ -202,7 +207,20 @@ class Store:
             runtime,
             rejection,
             gpu_view(self.gpus, bare, hints),
+            self.tts.engines(key.namespace),
         )
+
+    def engine_view(self, key: TtsKey, now: datetime, hints: TtsHints) -> EngineView:
+        """The speech engine as its plan sees it."""
+        return self.tts.view(key, now, hints)
+
+    def reserve_for_engine(self, key: TtsKey, name: str, placement: Placement) -> None:
+        """Hold the engine's part of a GPU while its Service is on the way to the API server."""
+        self._reserve_gpu("write", key.namespace, name, placement)
+
+    def unreserve_for_engine(self, key: TtsKey, name: str) -> None:
+        """The Service has arrived, or was refused."""
+        self._release_gpu("write", key.namespace, name)
 
     def refresh(self, key: GroupKey, now: datetime) -> None:
         """Put the group into its pool's queue or take it out, as of ``now`` (a backoff may have ended)."""
@@ -364,6 +382,8 @@ class Store:
         """There may be room on a GPU now: plan for those that wait for one."""
         for pool in [key for key, line in self._waiting.items() if line]:
             self._wake_next(pool)
+        for engine in self.tts.waiting():
+            self._changed(engine)
 
     def _dequeue(self, group: Group) -> None:
         if group.turn is not None:
@@ -414,6 +434,8 @@ class Store:
                     # A pod whose claim somebody has deleted still sits on its port.
                     self._hold(pool, port, f"Pod {item.metadata.name}")
                     self._touch(key)
+                else:
+                    self._link_speech(item)
             case Service():
                 if (found := labelled(item.metadata)) is not None:
                     key, pool, port = found
@@ -422,6 +444,12 @@ class Store:
                         self._reserve_gpu("Service", key.namespace, item.metadata.name, reserved)
                     self._hold(pool, port, f"Service {item.metadata.name}")
                     self._touch(key)
+                else:
+                    self._link_speech(item)
+            case Deployment():
+                self._link_speech(item)
+            case TtsEngine():
+                self._touch_all(self.tts.take_engine(item, self._in_namespace(item.metadata.namespace)))
             case GpuNode():
                 self._moved_gpus(item.metadata.name, self.gpus.take_report(item))
                 for gpu in item.status.gpus:
@@ -457,6 +485,8 @@ class Store:
                     self._pod_avatars.pop(item.metadata.uid, None)
                     self._let_go(pool, port, f"Pod {item.metadata.name}")
                     self._touch(key)
+                else:
+                    self._unlink_speech(item)
             case Service():
                 if (found := labelled(item.metadata)) is not None:
                     key, pool, port = found
@@ -466,6 +496,12 @@ class Store:
                     self._let_go(pool, port, f"Service {item.metadata.name}")
                     self._touch(key)
                     self._changed(pool)
+                else:
+                    self._unlink_speech(item)
+            case Deployment():
+                self._unlink_speech(item)
+            case TtsEngine():
+                self._touch_all(self.tts.drop_engine(item, self._in_namespace(item.metadata.namespace)))
             case GpuNode():
                 self._moved_gpus(item.metadata.name, self.gpus.drop_report(item.metadata.name))
             case Node():
@@ -505,6 +541,8 @@ class Store:
                 found = self._objects[kind].get((namespace, name))
                 if found is not None and (belongs := labelled(found.metadata)) is not None:
                     self._changed(belongs[0])
+                elif found is not None and (engine := engine_of(found.metadata)):
+                    self._changed(TtsKey(namespace, engine))
         self._wake_for_gpus()
 
     def _used(self, pod_uid: str) -> None:
@@ -536,11 +574,46 @@ class Store:
         if group is None:
             return
         self._place(key)
+        self._note_speech(key, group)
         if group.empty:
             self._dequeue(group)
             del self._groups[key]
             self._pool_groups[group.pool].discard(key)
         self._changed(key)
+
+    def _link_speech(self, item: Pod | Service | Deployment) -> None:
+        """Something that a speech engine runs in, or nothing of ours."""
+        engine = engine_of(item.metadata)
+        if engine is None:
+            return
+        reserved = placement_of(item.metadata)
+        if reserved is not None and not isinstance(item, Deployment):
+            # Both under the Service's name: one reservation, not two.
+            kind, pod = ("Pod", item) if isinstance(item, Pod) else ("Service", None)
+            self._reserve_gpu(kind, item.metadata.namespace, tts_name(engine), reserved, pod)
+        self.tts.take(item)
+
+    def _unlink_speech(self, item: Pod | Service | Deployment) -> None:
+        engine = engine_of(item.metadata)
+        if engine is None:
+            return
+        namespace = item.metadata.namespace
+        self.tts.drop(item)
+        if isinstance(item, Service):
+            self._release_gpu("Service", namespace, tts_name(engine))
+        elif isinstance(item, Pod) and not self.tts.pods(namespace, engine):
+            self._release_gpu("Pod", namespace, tts_name(engine))
+
+    def _note_speech(self, key: GroupKey, group: Group) -> None:
+        """Tell the engines who speaks through them."""
+        if self.tts.engines(key.namespace) and (group.claims or group.pods):
+            members, pods = group.members.values(), group.pods.values()
+            self.tts.note(key, members, pods, self.pool(group.pool), self._avatar_of(key))
+        else:
+            self.tts.forget(key)
+
+    def _in_namespace(self, namespace: str) -> set[GroupKey]:
+        return {key for key in self._groups if key.namespace == namespace}
 
     def _touch_pool(self, pool: PoolKey) -> None:
         self._touch_all(self._pool_groups.get(pool, set()))
@@ -561,5 +634,8 @@ def _moved(known: AnyObject, item: AnyObject) -> bool:
     if isinstance(known, Avatar) and isinstance(item, Avatar):
         return known.spec.avatar_name != item.spec.avatar_name
     if isinstance(item, (Pod, Service)):
-        return known.metadata.labels != item.metadata.labels
+        return (known.metadata.labels, placement_of(known.metadata)) != (
+            item.metadata.labels,
+            placement_of(item.metadata),
+        )
     return False

@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from avatar_operator.domain.gpunode import GpuNode, Node
-from avatar_operator.domain.names import SELECTOR
+from avatar_operator.domain.names import SELECTOR, TTS_SELECTOR
 from avatar_operator.domain.resources import Avatar, Instance, Pod, Pool, Service
+from avatar_operator.domain.tts import Deployment, TtsEngine
 from avatar_operator.kube.client import Resource
-from avatar_operator.kube.kinds import AVATARS, GPUNODES, INSTANCES, NODES, PODS, POOLS, SERVICES, AnyObject
+from avatar_operator.kube.kinds import (
+    AVATARS,
+    DEPLOYMENTS,
+    ENGINES,
+    GPUNODES,
+    INSTANCES,
+    NODES,
+    PODS,
+    POOLS,
+    SERVICES,
+    AnyObject,
+)
 
 
 class Watched(NamedTuple):
@@ -21,10 +33,12 @@ class Watched(NamedTuple):
 
 
 _NODES = (Watched(NODES, Node, cluster_scoped=True), Watched(GPUNODES, GpuNode, cluster_scoped=True))
-# Pools and avatars first: an instance is planned with what it refers to at hand.
+# Pools, avatars and engines first: an instance is planned with what it refers to at hand.
 _OTHERS = (
     Watched(POOLS, Pool),
     Watched(AVATARS, Avatar),
+    Watched(ENGINES, TtsEngine),
+    Watched(DEPLOYMENTS, Deployment, TTS_SELECTOR),
     Watched(SERVICES, Service, SELECTOR),
     Watched(PODS, Pod, SELECTOR),
     Watched(INSTANCES, Instance),

@@ -26,6 +26,11 @@ def normalise(name: str) -> str:
     return _ALIASES.get(name.strip().lower(), DEFAULT_ENGINE)
 
 
+def known(name: str) -> bool:
+    """Whether the old manager knew the spelling; one that says nothing is no mistake."""
+    return not name.strip() or name.strip().lower() in _ALIASES
+
+
 def runtime_flag(engine: str) -> str:
     """The value of the runtime's ``--tts`` for a normalised engine name."""
     return _RUNTIME_FLAG.get(engine, engine)

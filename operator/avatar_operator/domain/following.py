@@ -6,7 +6,7 @@ from .actions import (
     Event,
     Plan,
 )
-from .resources import Instance, Pod
+from .resources import Instance, InstanceStatus, Pod
 from .status import NO_POD, Desired, planned, say
 from .view import GroupView
 
@@ -36,7 +36,7 @@ def follow(view: GroupView, members: list[Instance], result: Plan, pod: Pod | No
                     "idleDeadline": None,
                     "drainDeadline": None,
                 },
-                (("Ready", "True", reason, message),),
+                (("Ready", "True", reason, message), *_speech_of(status)),
             )
         else:
             message = f"shares AvatarInstance {server.metadata.name}: {status.message or status.reason}"
@@ -51,3 +51,8 @@ def follow(view: GroupView, members: list[Instance], result: Plan, pod: Pod | No
             )
         event = Event("Normal", "Shared", desired.message) if member.status.phase != desired.phase == "Shared" else None
         say(view.now, member, desired, result, event)
+
+
+def _speech_of(server: InstanceStatus) -> tuple[tuple[str, str, str, str], ...]:
+    """Followers speak through their server's engine."""
+    return tuple((c.type, c.status, c.reason, c.message) for c in server.conditions if c.type == "TTSReady")

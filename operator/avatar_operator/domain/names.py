@@ -13,6 +13,7 @@ MANAGER = "avatar-operator"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 COMPONENT = "avatar-runtime"
+TTS_COMPONENT = "tts-engine"
 LABEL_POOL = f"{GROUP}/pool"
 LABEL_GROUP = f"{GROUP}/group"
 LABEL_PORT = f"{GROUP}/port"
@@ -23,9 +24,13 @@ ANNOTATION_GPU_INDEX = f"{GROUP}/gpu-index"
 ANNOTATION_GPU_MIB = f"{GROUP}/gpu-mib"
 ANNOTATION_AVATAR = f"{GROUP}/avatar-name"
 ANNOTATION_TEMPLATE = f"{GROUP}/template"
+LABEL_TTS = f"{GROUP}/tts-engine"
+ANNOTATION_TTS = f"{GROUP}/tts-engine"
 
 RUNTIME_CONTAINER = "runtime"
-SELECTOR = f"{LABEL_MANAGED_BY}={MANAGER},{LABEL_COMPONENT}={COMPONENT}"
+# What belongs to avatars and to speech engines: both reserve GPUs.
+SELECTOR = f"{LABEL_MANAGED_BY}={MANAGER},{LABEL_COMPONENT} in ({COMPONENT},{TTS_COMPONENT})"
+TTS_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGER},{LABEL_COMPONENT}={TTS_COMPONENT}"
 
 
 def claim_name(port: int) -> str:
@@ -35,6 +40,11 @@ def claim_name(port: int) -> str:
     Service and one Pod have it (design §4, Port claim).
     """
     return f"avatar-{port}"
+
+
+def tts_name(engine: str) -> str:
+    """Name of the Deployment and the Service of a TTSEngine."""
+    return f"tts-{engine}"
 
 
 def group_id(pool: str, avatar_name: str, exclusive_uid: str = "") -> str:

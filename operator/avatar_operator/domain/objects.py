@@ -8,7 +8,6 @@ from typing import Any
 
 from . import devices, names
 from .actions import Json
-from .engines import runtime_flag
 from .placement import Placement
 from .resources import Instance, Pool, Probes, Runtime
 from .settings import Settings
@@ -17,14 +16,14 @@ from .settings import Settings
 KILL_MARGIN_SECONDS = 5
 
 # restricted Pod Security, but for hostNetwork where the pool asks for it.
-_POD_SECURITY: Json = {
+POD_SECURITY: Json = {
     "runAsNonRoot": True,
     "runAsUser": 65532,
     "runAsGroup": 65532,
     "fsGroup": 65532,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_CONTAINER_SECURITY: Json = {
+CONTAINER_SECURITY: Json = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
@@ -109,6 +108,7 @@ def pod(
                 **runtime.pod_annotations,
                 names.ANNOTATION_AVATAR: settings.avatar_name,
                 names.ANNOTATION_TEMPLATE: template,
+                names.ANNOTATION_TTS: settings.tts.name,
             },
             "ownerReferences": [owner(m, controller=m is server) for m in members],
         },
@@ -175,7 +175,7 @@ def _container(pool: Pool, settings: Settings, port: int, mounts: list[Json]) ->
         "ports": ports,
         "resources": runtime.resources,
         "volumeMounts": mounts,
-        "securityContext": runtime.security_context or _CONTAINER_SECURITY,
+        "securityContext": runtime.security_context or CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "readinessProbe": _probe(runtime.probes, port, runtime.probes.period_seconds, runtime.probes.failure_threshold),
         "livenessProbe": {
@@ -199,8 +199,8 @@ def _arguments(pool: Pool, settings: Settings, port: int) -> list[str]:
         "--transport": settings.transport,
         "--model": settings.model,
         "--max_session": str(settings.max_sessions),
-        "--tts": runtime_flag(settings.tts_engine),
-        "--TTS_SERVER": settings.tts_url,
+        "--tts": settings.tts.flag,
+        "--TTS_SERVER": settings.tts.url,
         "--REF_FILE": settings.tts_voice,
         "--listenport": str(port),
     }
@@ -220,7 +220,7 @@ def _probe(probes: Probes, port: int, period: int, failures: int) -> Json:
 
 def _pod_security(pool: Pool, port: int) -> Json:
     given = pool.spec.runtime.pod_security_context
-    context: Json = dict(_POD_SECURITY if given is None else given)
+    context: Json = dict(POD_SECURITY if given is None else given)
     if pool.spec.network.mode == "HostPort":
         # The safe sysctl keeps the media sockets of aiortc, which have no port
         # range of their own, inside the window that hostPorts open.

@@ -51,7 +51,7 @@ def run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> Non
     if pool is None:
         return
     avatar = view.avatar or nameless(server)
-    settings = resolve(server, pool, avatar)
+    settings = resolve(server, pool, avatar, view.engines)
     _claim_for_pod(view, server, pod, result)
     _own(members, pod, result)
     if pool.spec.gpu.mode == "DRA":

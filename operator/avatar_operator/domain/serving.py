@@ -16,6 +16,7 @@ from .podstate import PodPhase, PodState, running_since, started_at
 from .resources import Instance, LastTermination, Pod, Pool
 from .settings import Settings, check, resolve
 from .status import ASLEEP, NO_POD, Desired, say
+from .tts_choice import conditions as speech
 from .view import GroupView
 
 # How long a decision to drain may take before a user should wonder (seconds).
@@ -230,6 +231,7 @@ def _say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, 
     ]
     if count is not None:
         conditions.append(count)
+    conditions += speech(case.settings.tts, pod.metadata, case.view.engines, pool.spec.tts.url)
     gpu = gpu_status(case.view.gpu, pool, pod)
     assigned = condition(case.view, pool, pod)
     if assigned is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .engines import normalise
 from .resources import Avatar, AvatarData, AvatarSpec, Instance, Meta, Pool
+from .tts import TtsEngine
+from .tts_choice import Choice, choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,8 @@ class Settings:
     model: str
     transport: str
     max_sessions: int
-    tts_engine: str
+    tts: Choice
     tts_voice: str
-    tts_url: str
     idle_timeout: int
     idle_action: str
     startup_timeout: int
@@ -40,8 +41,8 @@ class Settings:
         return self.idle_timeout > 0 and not self.keep_warm
 
 
-def resolve(instance: Instance, pool: Pool, avatar: Avatar) -> Settings:
-    """Merge instance over avatar over pool; an empty value falls to the next level."""
+def resolve(instance: Instance, pool: Pool, avatar: Avatar, engines: Sequence[TtsEngine] = ()) -> Settings:
+    """Merge instance over avatar over pool; an empty value falls to the next level. ``engines``: the namespace's."""
     spec, known, defaults = instance.spec, avatar.spec, pool.spec.defaults
     transport = spec.transport or known.transport or defaults.transport
     idle = spec.idle.timeout_seconds
@@ -53,9 +54,8 @@ def resolve(instance: Instance, pool: Pool, avatar: Avatar) -> Settings:
         max_sessions=spec.max_sessions
         or known.max_sessions
         or min(defaults.max_sessions, pool.spec.limits.max_sessions),
-        tts_engine=normalise(spec.tts.engine or known.tts.engine or pool.spec.tts.engine),
+        tts=choose(spec.tts.engine or known.tts.engine or pool.spec.tts.engine, pool.spec.tts.url, engines),
         tts_voice=spec.tts.voice or known.tts.voice or pool.spec.tts.voice,
-        tts_url=pool.spec.tts.url,
         idle_timeout=pool.spec.idle.timeout_seconds if idle is None else idle,
         idle_action=spec.idle.action or pool.spec.idle.action,
         startup_timeout=spec.startup_timeout_seconds or pool.spec.startup_timeout_seconds,

@@ -25,6 +25,7 @@ from .podstate import PodPhase, PodState
 from .resources import Instance, LastTermination, Service, Termination
 from .settings import resolve
 from .status import NO_POD, Desired, say
+from .tts_choice import conditions as speech
 from .view import GroupView
 
 
@@ -143,7 +144,7 @@ def _create_pod(view: GroupView, members: list[Instance], claim: Service, result
     if pool is None or avatar is None:
         raise ValueError("a pod is planned only for instances that passed check()")
     port = int(claim.metadata.labels[LABEL_PORT])
-    settings = resolve(server, pool, avatar)
+    settings = resolve(server, pool, avatar, view.engines)
     placement = view.gpu.reserved if pool.spec.gpu.mode in PLACED_MODES else view.gpu.place
     # Unlike the claim's and the pod's, this name is used once: one that is being deleted must not be in the way.
     device_claim = f"{claim.metadata.name}-{int(view.now.timestamp() * 1000):x}" if pool.spec.gpu.mode == "DRA" else ""
@@ -171,6 +172,7 @@ def _create_pod(view: GroupView, members: list[Instance], claim: Service, result
     if (gpu := gpu_status(view.gpu, pool)) is not None:
         fields["gpu"] = gpu
         conditions.append(("GPUAssigned", *reserved(view.gpu, pool, gpu)))
+    conditions += speech(settings.tts, None, view.engines, pool.spec.tts.url)
     say(view.now, server, Desired("Starting", "Starting", "", fields, tuple(conditions)), result, event)
     follow(view, members, result)
 

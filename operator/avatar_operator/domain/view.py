@@ -10,6 +10,7 @@ from .gpunode import GpuReport
 from .placement import Placement
 from .ports import Admission
 from .resources import Avatar, Instance, Pod, Pool, Service
+from .tts import TtsEngine
 
 
 class GroupKey(NamedTuple):
@@ -102,6 +103,7 @@ class GroupView:
 
     ``rejection``: reason and message with which the API server has just
     refused the group's pod (quota, Pod Security, an invalid field).
+    ``engines``: the TTSEngines of the namespace.
     """
 
     key: GroupKey
@@ -115,3 +117,4 @@ class GroupView:
     runtime: RuntimeView = RuntimeView()
     rejection: tuple[str, str] | None = None
     gpu: GpuView = GpuView()
+    engines: tuple[TtsEngine, ...] = ()

@@ -20,6 +20,7 @@ from .errors import BusyError, from_status
 Json = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 # JSON is YAML, too.
 APPLY_PATCH = "application/apply-patch+yaml"
 # A metadata-only list: all that a resync compares, at a tenth of the cost.
@@ -140,6 +141,16 @@ class KubeClient:
             headers={"Content-Type": MERGE_PATCH, **({"Accept": accept} if accept else {})},
         )
 
+    async def json_patch(self, resource: Resource, namespace: str, name: str, operations: list[Json]) -> bytes:
+        """JSON-PATCH; replacing /metadata/resourceVersion by the one that was seen makes it a precondition."""
+        return await self._request(
+            "PATCH",
+            resource,
+            resource.path(namespace, name),
+            body=operations,
+            headers={"Content-Type": JSON_PATCH},
+        )
+
     async def apply(
         self, resource: Resource, namespace: str, name: str, body: Json, *, manager: str, subresource: str = ""
     ) -> bytes:
@@ -183,7 +194,7 @@ class KubeClient:
         resource: Resource,
         path: str,
         *,
-        body: Json | None = None,
+        body: Json | list[Json] | None = None,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = REQUEST_TIMEOUT_SECONDS,

@@ -1,0 +1,25 @@
+"""Speech with its phonemes, as espeak-ng makes it."""
+
+from array import array
+from dataclasses import dataclass
+
+
+class EspeakError(RuntimeError):
+    """The library could not be loaded or could not speak the text."""
+
+
+@dataclass(frozen=True)
+class Phoneme:
+    """A phoneme and where it starts, in seconds from the start of the speech; ``ipa`` is "" for a pause."""
+
+    t: float
+    ipa: str
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Mono signed 16-bit samples at `rate` Hz with their phoneme timeline."""
+
+    rate: int
+    samples: "array[int]"
+    phonemes: tuple[Phoneme, ...]

@@ -319,6 +319,9 @@ async def test_origins(place: tuple[World, RestServer]) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_user_who_starts_too_often(place: tuple[World, RestServer]) -> None:
+    if (left := 60 - time.time() % 60) < 20:
+        # At a window's border some are let in again.
+        await asyncio.sleep(left + 0.1)
     async with Rest(place[1].url) as rest:
         ask = {"avatar_id": "flood", "avatar_name": "g"}
         answers = [await rest.post("/avatar/start", ask, headers=bearer(token("flooder"))) for _ in range(25)]

@@ -49,8 +49,9 @@ class Cluster:
         """Stop all, and wait until no pod of an avatar or an engine is left."""
         self.run("delete", "avi", "--all", "--wait=true")
         self.run("patch", "tts", ENGINE, "--type=merge", "-p", '{"spec":{"minReplicas":0,"idleTimeoutSeconds":1}}')
-        while self.run("get", "pods", "-l", "app.kubernetes.io/managed-by=avatar-operator", "-o", "name").strip():
-            time.sleep(0.2)
+        for selector in ("app.kubernetes.io/component=avatar-runtime", f"avatars.virtualtutor.io/tts-engine={ENGINE}"):
+            while self.run("get", "pods", "-l", selector, "-o", "name").strip():
+                time.sleep(0.2)
         time.sleep(1)
 
 

@@ -40,8 +40,9 @@ def stopped_last(shell: Shell, namespace: str) -> None:
         wait_for("the engine to stop", lambda: _engine(shell, namespace) == "Stopped", IDLE_SECONDS + 30)
         shell.run("kubectl", "-n", namespace, "get", "tts")
         who = ("--field-selector", f"involvedObject.kind=TTSEngine,involvedObject.name={ENGINE}")
+        order = ("--sort-by=.metadata.creationTimestamp",)
         columns = "custom-columns=TIME:.lastTimestamp,REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message"
-        shell.run("kubectl", "-n", namespace, "get", "events", *who, "-o", columns)
+        shell.run("kubectl", "-n", namespace, "get", "events", *who, *order, "-o", columns)
         _check_order(shell, namespace)
 
 

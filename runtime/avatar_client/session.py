@@ -171,10 +171,7 @@ class AvatarSession:
         deadline = time.monotonic() + timeout
         heard = False
         while True:
-            news = self.events[self._said_at :]
-            fault = next((e for e in news if e.get("event") == "error"), None)
-            if fault is not None:
-                raise SpeechError(str(fault.get("msg") or fault.get("message") or fault))
+            news = self._news_of_speech()
             heard = heard or any(e.get("event") in ("speaking", "silent") for e in news)
             if await self.is_speaking():
                 heard = True
@@ -185,6 +182,16 @@ class AvatarSession:
                 raise SpeechError(f"the avatar {doing} after {timeout:.0f} s")
             await asyncio.sleep(POLL)
         await asyncio.sleep(TAIL)
+        # It may fall silent because of a fault whose news is still on its way.
+        self._news_of_speech()
+
+    def _news_of_speech(self) -> list[dict[str, Any]]:
+        """Return the events since the text last said; `SpeechError` when a fault is among them."""
+        news = self.events[self._said_at :]
+        fault = next((e for e in news if e.get("event") == "error"), None)
+        if fault is not None:
+            raise SpeechError(str(fault.get("msg") or fault.get("message") or fault))
+        return news
 
     async def close(self) -> None:
         """End the session; the recording stays. Safe to call twice."""

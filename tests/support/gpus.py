@@ -152,6 +152,10 @@ class Gpus:
     @contextlib.asynccontextmanager
     async def playing(cls, api: Api, namespace: str) -> AsyncIterator[Gpus]:
         """An empty world in which agents report until the block ends; its nodes are removed then."""
+        # A run that was killed leaves its own behind; nodes are the whole cluster's.
+        for left in await api.list("nodes", query=f"?labelSelector={LABEL_WORLD}"):
+            await api.delete("nodes", "", left["metadata"]["name"])
+            await api.delete("gpunodes", "", left["metadata"]["name"])
         found = cls(api, namespace, secrets.token_hex(3), _then=time.monotonic())
         found._tasks = [asyncio.create_task(found._follow()), asyncio.create_task(found._play())]
         try:

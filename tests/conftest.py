@@ -108,7 +108,7 @@ def cluster() -> Cluster:
         )
     if shutil.which("kubectl", path=found.env()["PATH"]) is None:
         no_cluster("there is no kubectl")
-    run = _kubectl(found)
+    run = kubectl_of(found)
     run("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"), check=True)
     run("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all", check=True, timeout=90)
     return found
@@ -117,10 +117,12 @@ def cluster() -> Cluster:
 @pytest.fixture(scope="session")
 def kubectl(cluster: Cluster) -> RunKubectl:
     """``kubectl(*args, input=None, check=False)``: the finished process with its output as text."""
-    return _kubectl(cluster)
+    return kubectl_of(cluster)
 
 
-def _kubectl(cluster: Cluster) -> RunKubectl:
+def kubectl_of(cluster: Cluster) -> RunKubectl:
+    """kubectl for that cluster."""
+
     def run(
         *args: str, input: str | None = None, check: bool = False, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:

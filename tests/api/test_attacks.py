@@ -326,7 +326,8 @@ async def test_a_user_who_starts_too_often(place: tuple[World, RestServer]) -> N
         ask = {"avatar_id": "flood", "avatar_name": "g"}
         answers = [await rest.post("/avatar/start", ask, headers=bearer(token("flooder"))) for _ in range(25)]
         assert Counter(a.code for a in answers) == {200: 20, 429: 5}
-        assert 1 <= int(answers[-1].headers["Retry-After"]) <= 61
+        # The rest of this window, and as much of the next as it takes for one of the twenty to fall out of sight.
+        assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60 + 60 / 20 + 1
         # Others are not hurt, and neither is a backend.
         other = {"avatar_id": "other", "avatar_name": "g"}
         assert (await rest.post("/avatar/start", other, headers=bearer(token("quiet")))).code == 200

@@ -165,7 +165,9 @@ async def _as_many_as_fit(world: World, gpus: Gpus) -> None:
     assert sorted(statuses[name]["queuePosition"] for name in waiting) == list(range(1, len(waiting) + 1))
     best = max(0, round(max(gpu.total - gpu.external - reserved[gpu.uuid] for gpu in gpus.all)))
     for name in waiting:
-        await world.until(name, f"telling that 6000 are needed and {best} left", lambda s: tells(s, 6000, best))
+        # The first in line keeps up with the figures; those behind it have them as they were when they came there.
+        figures = (6000, best) if statuses[name]["queuePosition"] == 1 else (6000,)
+        await world.until(name, f"telling {figures}", lambda s, f=figures: tells(s, *f))
 
 
 async def _memory_frees(world: World, gpus: Gpus) -> list[str]:

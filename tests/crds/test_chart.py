@@ -439,7 +439,7 @@ def test_samples_fit_each_other() -> None:
     avatars = {item["spec"]["avatarName"] for item in objects if item["kind"] == "Avatar"}
     pools = {item["metadata"]["name"] for item in objects if item["kind"] == "AvatarPool"}
     instances = [item for item in objects if item["kind"] == "AvatarInstance"]
-    assert len(instances) == 2
+    assert len(instances) == 3
     for instance in instances:
         assert instance["spec"]["avatarName"] in avatars
         assert instance["spec"].get("poolRef", "default") in pools

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Cluster, no_cluster
+from tests.conftest import ROOT, Cluster, RunKubectl, kubectl_of, no_cluster
 from tests.support.api import Api, Json, until
 from tests.support.world import World, merged
 
@@ -66,6 +66,12 @@ def cluster() -> Cluster:
     found = Cluster(kubeconfig, Path(devcluster("binaries").strip()), str(facts.get("address", "")))
     install(found)
     return found
+
+
+@pytest.fixture(scope="session")
+def kubectl(cluster: Cluster) -> RunKubectl:
+    """kubectl with this cluster's kubeconfig: the one that other tests have made is for theirs."""
+    return kubectl_of(cluster)
 
 
 def install(cluster: Cluster) -> None:

@@ -179,7 +179,7 @@ async def test_nobody_comes_in_without_a_token(place: World) -> None:
 
 async def test_a_replica_is_killed_in_the_middle_of_a_start(place: World, kubectl: RunKubectl) -> None:
     """The repetition, through the other one, gets the same session; the killed one comes back."""
-    pool = {"spec": {"runtime": {"nodeSelector": {GATE: place.namespace}}}}
+    pool = {"spec": {"runtime": {"nodeSelector": {GATE: place.namespace}}, "startupTimeoutSeconds": 120}}
     await place.api.patch("avatarpools", place.namespace, "default", pool)
     one, two = await replicas(place.api)
     token = hs256("ann")

@@ -38,7 +38,7 @@ def in_line(statuses: dict[str, Json]) -> list[str]:
     return sorted(in_phase(statuses, "Pending"), key=lambda name: statuses[name].get("queuePosition", 0))
 
 
-def tells(status: Json, need: int, best: int) -> bool:
-    """Whether the message has what is needed and the best that is free."""
+def tells(status: Json, *wanted: int) -> bool:
+    """Whether the message has these figures: what is needed, the best that is free."""
     figures = {int(f) for f in re.findall(r"\b\d+\b", status.get("message", ""))}
-    return {need, best} <= figures
+    return set(wanted) <= figures

@@ -14,7 +14,7 @@ help: ## this list
 demo: bootstrap ## the main job, watched: cluster, images, chart, a speaking avatar, collection (first time 10 to 17 min)
 	@$(PYTHON) -m demo
 
-test: bootstrap ## the whole test suite, on real clusters of its own (10 min; the first time as long as demo, and 10 min)
+test: bootstrap ## the whole test suite, on real clusters of its own (half an hour; the first time as long as demo before that)
 	@scripts/test $(PYTEST_ARGS)
 
 check: bootstrap lint types unit ## the fast inner loop: lint, types, unit tests (under a minute)

@@ -25,7 +25,7 @@ CONFLICT_PAUSE_SECONDS = 0.5
 async def free_for(client: KubeClient, store: Store, namespaces: Sequence[str], service: Service) -> int | None:
     """What is free for the reservation of ``service`` beside everything that the API server has by now; MiB.
 
-    None: the Service itself is not there any more.
+    None: the Service itself is not there any more, and the store knows it.
     """
     reserved = placement_of(service.metadata)
     if reserved is None:
@@ -42,6 +42,9 @@ async def free_for(client: KubeClient, store: Store, namespaces: Sequence[str], 
             elif placement is not None:
                 others.append(Reservation(found.metadata.namespace, found.metadata.name, "", "", placement.mib))
     if not present:
+        # Somebody deleted it meanwhile.
+        meta = service.metadata
+        store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
         return None
     mine = (service.metadata.namespace, service.metadata.name)
     return store.gpus.free_beside(reserved.uuid, others, mine, datetime.now(UTC))

@@ -203,8 +203,6 @@ class Executor:
         meta, placement = action.service.metadata, placement_of(action.service.metadata)
         free = await free_for(self._client, self._store, self._namespaces, action.service)
         if free is None:
-            # Somebody deleted it meanwhile.
-            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return
         if free >= action.need.free:
             memory.gpu = replace(memory.gpu, confirmed=meta.uid)

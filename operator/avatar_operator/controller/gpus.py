@@ -305,10 +305,6 @@ class GpuIndex:
         """The GPUNode of that name."""
         return self._reports.get(name)
 
-    def nodes(self) -> list[GpuNode]:
-        """All GPUNodes."""
-        return list(self._reports.values())
-
     def reserved_on(self, name: str) -> list[Reserved]:
         """Everything reserved on the GPUs of a node, in a steady order."""
         item = self._reports.get(name)

@@ -430,7 +430,7 @@ class Store:
                     if (reserved := placement_of(item.metadata)) is not None:
                         self._reserve_gpu("Pod", key.namespace, item.metadata.name, reserved, item)
                         spoken = item.metadata.annotations.get(ANNOTATION_AVATAR, "")
-                        self._pod_avatars[item.metadata.uid] = AvatarKey(key.namespace, spoken), _ready_since(item)
+                        self._pod_avatars[item.metadata.uid] = AvatarKey(key.namespace, spoken), item.ready_since
                     # A pod whose claim somebody has deleted still sits on its port.
                     self._hold(pool, port, f"Pod {item.metadata.name}")
                     self._touch(key)
@@ -517,7 +517,7 @@ class Store:
             (pod.spec.node_name if pod else "") or placement.node,
             placement.mib,
             pod.metadata.uid if pod else "",
-            _ready_since(pod) if pod is not None else None,
+            pod.ready_since if pod is not None else None,
         )
         self.gpus.hold(source, reservation, self._clock())
         if reservation.node:
@@ -622,11 +622,6 @@ class Store:
     def _touch_all(self, keys: set[GroupKey]) -> None:
         for key in list(keys):
             self._touch(key)
-
-
-def _ready_since(pod: Pod) -> datetime | None:
-    ready = pod.condition("Ready")
-    return ready.last_transition_time if ready is not None and ready.status == "True" else None
 
 
 def _moved(known: AnyObject, item: AnyObject) -> bool:

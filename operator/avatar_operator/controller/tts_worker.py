@@ -173,8 +173,6 @@ class TtsWorker:
         meta = action.service.metadata
         free = await free_for(self._client, self._store, self._namespaces, action.service)
         if free is None:
-            # Somebody deleted it meanwhile.
-            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return
         if free >= action.need.free:
             self._hints[key] = replace(self._hints[key], confirmed=meta.uid)

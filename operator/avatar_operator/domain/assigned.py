@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from .resources import GpuStatus, Instance, Pod, Pool
 from .view import GpuView, GroupView
@@ -83,17 +83,12 @@ def _missing(view: GroupView, status: GpuStatus, pod: Pod) -> str:
             return f"the runtime sees {', '.join(seen)} instead"
         return ""
     report, reported = view.gpu.report, view.gpu.reported
-    since = _ready_since(pod)
+    since = pod.ready_since
     if report is None or reported is None or since is None or view.gpu.stale or not report.processes_known:
         return ""
     if reported < since + timedelta(seconds=NO_PROCESS_SECONDS) or any(p.uid == pod.metadata.uid for p in report.pods):
         return ""
     return f"no process of the pod is on it {NO_PROCESS_SECONDS} s after it was ready"
-
-
-def _ready_since(pod: Pod) -> datetime | None:
-    ready = pod.condition("Ready")
-    return ready.last_transition_time if ready is not None and ready.status == "True" else None
 
 
 def reservation_holds(gpu: GpuView, pool: Pool) -> bool:

@@ -550,6 +550,12 @@ class Pod(Model, frozen=True):
         """The condition of that type, if the pod has it."""
         return next((c for c in self.status.conditions if c.type == kind), None)
 
+    @property
+    def ready_since(self) -> datetime | None:
+        """Since when the kubelet has called it ready; None = it does not."""
+        ready = self.condition("Ready")
+        return ready.last_transition_time if ready is not None and ready.status == "True" else None
+
 
 class Service(Model, frozen=True):
     """A Service that claims a port."""

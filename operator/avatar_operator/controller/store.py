@@ -22,6 +22,7 @@ from avatar_operator.domain.names import (
     claim_name,
     tts_name,
 )
+from avatar_operator.domain.nodeloss import lost, set_aside
 from avatar_operator.domain.placement import Placement, Refusal
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.ports import Admission, admit
@@ -208,6 +209,8 @@ class Store:
             rejection,
             gpu_view(self.gpus, bare, hints),
             self.tts.engines(key.namespace),
+            bare.lost,
+            bare.stranded,
         )
 
     def engine_view(self, key: TtsKey, now: datetime, hints: TtsHints) -> EngineView:
@@ -329,7 +332,7 @@ class Store:
         avatar = None
         if members:
             avatar = next(iter(self.avatars(AvatarKey(key.namespace, members[0].spec.avatar_name))), None)
-        return GroupView(
+        view = GroupView(
             key,
             now,
             tuple(m for m in members if m.metadata.deletion_timestamp is None),
@@ -338,6 +341,13 @@ class Store:
             tuple(group.claims.values()),
             tuple(group.pods.values()),
         )
+        lost_pods = {p.metadata.uid: why for p in view.pods if (why := self._lost_node(p))}
+        return set_aside(view, lost_pods) if lost_pods else view
+
+    def _lost_node(self, pod: Pod) -> str:
+        """Why the pod's node counts as lost; empty = it does not, or nobody may read nodes."""
+        node = self._objects[Node].get(("", pod.spec.node_name))
+        return lost(node) if isinstance(node, Node) else ""
 
     def _place(self, key: GroupKey, now: datetime | None = None) -> None:
         """Keep the queue in step with whether the group waits for a port."""
@@ -456,8 +466,7 @@ class Store:
                     for pod in gpu.pods:
                         self._used(pod.uid)
             case Node():
-                if self.gpus.take_node(item):
-                    self._wake_for_gpus()
+                self._take_node(item)
 
     def _unlink(self, item: AnyObject) -> None:
         match item:
@@ -506,6 +515,15 @@ class Store:
                 self._moved_gpus(item.metadata.name, self.gpus.drop_report(item.metadata.name))
             case Node():
                 self.gpus.drop_node(item.metadata.name)
+
+    def _take_node(self, node: Node) -> None:
+        """Where it came or changed, which is rare, those that wait and those that have a pod on it are planned."""
+        if not self.gpus.take_node(node):
+            return
+        self._wake_for_gpus()
+        name = node.metadata.name
+        pods = (p for p in self._objects[Pod].values() if isinstance(p, Pod) and p.spec.node_name == name)
+        self._touch_all({found[0] for p in pods if (found := labelled(p.metadata)) is not None})
 
     def _reserve_gpu(
         self, source: str, namespace: str, name: str, placement: Placement, pod: Pod | None = None

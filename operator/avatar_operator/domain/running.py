@@ -20,6 +20,7 @@ from .estimate import raise_after
 from .failure import fail
 from .following import follow
 from .names import LABEL_PORT
+from .nodeloss import explain
 from .placement import LOOK_FOR_GPU_SECONDS
 from .podstate import PodPhase, PodState, classify
 from .resources import Instance, Pod, Pool
@@ -65,6 +66,7 @@ def run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> Non
         failures=pool.spec.health.failures,
         was_ready=was_ready,
     )
+    state = explain(state, view.lost.get(pod.metadata.uid, ""))
     if view.gpu.lost:
         _leave_gpu(view, members, pod, result)
     elif state.phase is PodPhase.FAILED:

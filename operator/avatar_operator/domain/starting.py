@@ -20,8 +20,10 @@ from .estimate import need
 from .failure import fail
 from .following import follow
 from .names import LABEL_PORT
+from .nodeloss import due
 from .placement import LOOK_FOR_GPU_SECONDS, Need
-from .podstate import PodPhase, PodState
+from .podends import end_of
+from .podstate import RUNTIME, PodPhase, PodState, disruption, ended_by
 from .resources import Instance, LastTermination, Service, Termination
 from .settings import resolve
 from .status import NO_POD, Desired, say
@@ -108,7 +110,7 @@ def _too_small(view: GroupView, members: list[Instance], wanted: Need) -> bool:
 
 def _lost(view: GroupView, members: list[Instance], result: Plan) -> None:
     """The pod of a ready instance is gone and nobody here deleted it: build it anew."""
-    _fail(view, members, PodState(PodPhase.FAILED, "PodLost", "the pod disappeared"), result)
+    _fail(view, members, ended_by(end_of("NodeLost" if view.stranded else "PodLost")), result)
 
 
 def _fail(view: GroupView, members: list[Instance], state: PodState, result: Plan) -> None:
@@ -119,17 +121,23 @@ def _fail(view: GroupView, members: list[Instance], state: PodState, result: Pla
 
 def _wait_for_end(view: GroupView, members: list[Instance], result: Plan) -> None:
     """An earlier pod still terminates and holds the port; its end is an event."""
+    pod = view.pods[0]
     reason, message = "Terminating", "waiting for the previous pod to end"
+    if why := view.lost.get(pod.metadata.uid):
+        reason, message = "NodeLost", f"{message}: {why}"
+        result.wake_at(due(pod))
+    end = disruption(pod) or end_of("PodDeleted")
     for member in members:
         if member.status.phase == "Failed":
             continue
-        fields = {**NO_POD, "queuePosition": None}
+        fields, event = {**NO_POD, "queuePosition": None}, None
         if member.status.ready_time is not None:
             # Nobody here deleted it: kubectl did, or a drain of its node.
-            why = f"pod {member.status.pod_name} was deleted"
-            fields["lastTermination"] = LastTermination(time=floor(view.now), reason="PodDeleted", message=why)
+            said = ended_by(end, words=f"pod {member.status.pod_name}: {RUNTIME.say(end.meaning)}").message
+            fields["lastTermination"] = LastTermination(time=floor(view.now), reason=end.reason, message=said)
+            event = Event("Warning", end.reason, said) if member is members[0] else None
         desired = Desired("Pending", reason, message, fields, (("Ready", "False", reason, message),))
-        say(view.now, member, desired, result)
+        say(view.now, member, desired, result, event)
 
 
 def _one_claim(view: GroupView, result: Plan) -> Service | None:

@@ -34,7 +34,11 @@ FAILURES = 3
 NOBODY = "; nobody stands in: "
 
 SPEECH = Subject(
-    objects.CONTAINER, "speech server", "spec.image and imagePullSecrets of the TTSEngine", "ServerConfigError"
+    objects.CONTAINER,
+    "speech server",
+    "spec.image and imagePullSecrets of the TTSEngine",
+    "ServerConfigError",
+    "spec of the TTSEngine",
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -104,6 +104,10 @@ class GroupView:
     ``rejection``: reason and message with which the API server has just
     refused the group's pod (quota, Pod Security, an invalid field).
     ``engines``: the TTSEngines of the namespace.
+
+    ``lost``: UID of each pod on a lost node, and why the node counts as lost.
+    ``stranded``: those whose end is waited for no longer; neither they nor
+    their claims are among ``pods`` and ``claims`` (see nodeloss).
     """
 
     key: GroupKey
@@ -118,3 +122,5 @@ class GroupView:
     rejection: tuple[str, str] | None = None
     gpu: GpuView = GpuView()
     engines: tuple[TtsEngine, ...] = ()
+    lost: dict[str, str] = field(default_factory=dict)
+    stranded: tuple[Pod, ...] = ()

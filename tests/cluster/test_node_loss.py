@@ -71,7 +71,7 @@ async def test_a_pod_stuck_on_a_lost_node_is_left_behind(
     # Its port is nobody else's meanwhile.
     await world.avatar("bob")
     await world.instance("two", "bob")
-    await world.phase("two", "Pending", reason="PortsExhausted")
+    await world.phase("two", "Pending", reason="PoolFull")
 
     # The cluster's own garbage collector removes it with its Node; the operator frees what it held.
     await api.delete("nodes", "", silent)

@@ -24,6 +24,7 @@ from avatar_operator.domain.actions import (
     CreatePod,
     DeleteInstance,
     DeletePod,
+    MarkInUse,
     PatchStatus,
     Plan,
     ProbeActivity,
@@ -32,7 +33,8 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
-from avatar_operator.domain.names import LABEL_GROUP, LABEL_PORT, claim_name, group_id
+from avatar_operator.domain.eviction import marks
+from avatar_operator.domain.names import LABEL_GROUP, LABEL_IN_USE, LABEL_PORT, claim_name, group_id
 from avatar_operator.domain.plan import BELIEVE_SECONDS, plan, wants_to_run
 from avatar_operator.domain.resources import (
     Avatar,
@@ -331,7 +333,7 @@ class Model:
         if live:
             memory.about(next((p for p in live if p.metadata.uid == memory.pod_uid), live[0]))
             view = self.store.view(key, self.now, memory.runtime, memory.rejection)
-        result = plan(view)
+        result = plan(memory.note(view))
         check_plan(result)
         return result
 
@@ -387,6 +389,8 @@ class Model:
                 self._delete_pod(pod)
             case SetOwners(pod, owners):
                 self._set_owners(pod, owners)
+            case MarkInUse(pod, in_use):
+                self._mark(pod, in_use)
             case PatchStatus():
                 self._patch_status(action)
             case DeleteInstance():
@@ -472,6 +476,20 @@ class Model:
             refs = tuple(msgspec.convert(o, OwnerReference) for o in owners)
             owned = msgspec.structs.replace(known.metadata, owner_references=refs)
             self._put(msgspec.structs.replace(known, metadata=owned), tell=False)
+        self._deliver(Pod, name)
+
+    def _mark(self, pod: Pod, in_use: bool) -> None:
+        name = pod.metadata.name
+        self._wrote("PATCH", Pod, name)
+        known = self.get(Pod, name)
+        if known is not None and known.metadata.uid == pod.metadata.uid:
+            labels, annotations = marks(in_use)
+            marked = msgspec.structs.replace(
+                known.metadata,
+                labels={**known.metadata.labels, **labels},
+                annotations={**known.metadata.annotations, **annotations},
+            )
+            self._put(msgspec.structs.replace(known, metadata=marked), tell=False)
         self._deliver(Pod, name)
 
     def _patch_status(self, action: PatchStatus) -> None:
@@ -672,6 +690,8 @@ def _assert_served(server: Instance, followers: list[Instance], own: list[Pod]) 
     (pod,) = own
     assert is_ready(pod)
     assert pod.metadata.deletion_timestamp is None
+    if any(m.counted_connections for m in (server, *followers)):
+        assert pod.metadata.labels[LABEL_IN_USE] == "true", "a pod in use may be evicted"
     assert pod.metadata.labels[LABEL_PORT] == str(server.status.port)
     assert server.status.pod_name == pod.metadata.name
     assert server.status.ready_time is not None

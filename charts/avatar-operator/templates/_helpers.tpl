@@ -100,6 +100,10 @@ capabilities:
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaims]
   verbs: [get, create]
+# Pods in use are not evicted: one budget for each pool.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, create, patch]
 # The end of a failed runtime's log goes into the instance's status.
 - apiGroups: [""]
   resources: [pods/log]

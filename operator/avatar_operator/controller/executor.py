@@ -19,6 +19,8 @@ from avatar_operator.domain.actions import (
     DeleteInstance,
     DeletePod,
     Event,
+    Json,
+    MarkInUse,
     PatchStatus,
     ProbeActivity,
     ProbeReady,
@@ -29,6 +31,7 @@ from avatar_operator.domain.actions import (
     SetOwners,
 )
 from avatar_operator.domain.devices import allocated, placement_of
+from avatar_operator.domain.eviction import marks
 from avatar_operator.domain.names import (
     LABEL_GROUP,
     LABEL_MANAGED_BY,
@@ -39,7 +42,7 @@ from avatar_operator.domain.names import (
 from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
 from avatar_operator.domain.status import full
-from avatar_operator.domain.view import Activity, GpuHints, GroupKey, RuntimeView
+from avatar_operator.domain.view import Activity, GpuHints, GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
 from avatar_operator.kube.events import Recorder
@@ -71,6 +74,12 @@ class Memory:
         if self.pod_uid != pod.metadata.uid:
             self.pod_uid, self.runtime = pod.metadata.uid, RuntimeView()
             self.gpu = GpuHints(wrote=self.gpu.wrote, confirmed=self.gpu.confirmed)
+
+    def note(self, view: GroupView) -> GroupView:
+        """``view``, with what can be told only by one who has looked all the time: who was there, and left."""
+        used = view.now if any(m.counted_connections for m in view.members) else self.runtime.used_at
+        self.runtime = replace(self.runtime, known_since=self.runtime.known_since or view.now, used_at=used)
+        return replace(view, runtime=self.runtime)
 
 
 class Executor:
@@ -123,6 +132,12 @@ class Executor:
                 await self._delete_pod(key, action)
             case SetOwners():
                 await self._set_owners(action)
+            case MarkInUse(pod, in_use):
+                labels, annotations = marks(in_use)
+                # The UID keeps it off a namesake made meanwhile; two operators may mark at once and both be right.
+                metadata = {"uid": pod.metadata.uid, "labels": labels, "annotations": annotations}
+                await self._patch_pod(pod, {"metadata": metadata})
+                log.debug("marked", extra={**_about(pod), "in_use": in_use})
             case PatchStatus():
                 await self._patch_status(action)
             case DeleteInstance():
@@ -287,8 +302,11 @@ class Executor:
             self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
 
     async def _set_owners(self, action: SetOwners) -> None:
-        meta = action.pod.metadata
-        body = {"metadata": {"resourceVersion": meta.resource_version, "ownerReferences": action.owners}}
+        version = action.pod.metadata.resource_version
+        await self._patch_pod(action.pod, {"metadata": {"resourceVersion": version, "ownerReferences": action.owners}})
+
+    async def _patch_pod(self, pod: Pod, body: Json) -> None:
+        meta = pod.metadata
         try:
             raw = await self._client.merge_patch(PODS, meta.namespace, meta.name, body)
             self._store.apply(msgspec.json.decode(raw, type=Pod))

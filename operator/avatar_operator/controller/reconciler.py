@@ -19,6 +19,7 @@ from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError, NotFoundError
 from avatar_operator.kube.kinds import AVATARS, GPUNODES, POOLS
 
+from .budgets import Budgets
 from .executor import Executor, Memory
 from .keys import AvatarKey, GpuNodeKey, Key, PoolKey
 from .leader import Alone, Leadership
@@ -48,6 +49,7 @@ class Reconciler:
         metrics: Metrics,
         leadership: Leadership | Alone,
         speech: TtsWorker,
+        budgets: Budgets,
     ) -> None:
         self._queue = queue
         self._store = store
@@ -56,6 +58,7 @@ class Reconciler:
         self._metrics = metrics
         self._leadership = leadership
         self._speech = speech
+        self._budgets = budgets
         self._memory: dict[GroupKey, Memory] = {}
         self._busy_since: dict[Key, float] = {}
 
@@ -137,7 +140,7 @@ class Reconciler:
                 memory.about(_served(live, memory))
                 if memory.pod_uid != before:
                     continue
-            result = plan(view)
+            result = plan(memory.note(view))
             if not result.actions:
                 if result.wake is not None:
                     self._queue.add_after(key, (result.wake - datetime.now(UTC)).total_seconds())
@@ -161,7 +164,10 @@ class Reconciler:
         for group in waiting:
             self._queue.add(group, low=True)
         if pool is None:
+            self._budgets.forget(key)
             return
+        if pool.metadata.deletion_timestamp is None:
+            self._queue.add_after(key, await self._budgets.keep(key, pool))
         others = [p for p in self._store.pools(key.namespace) if p.metadata.name != key.name]
         change = pool_patch(
             pool,

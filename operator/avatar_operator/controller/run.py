@@ -23,6 +23,7 @@ from avatar_operator.kube.events import Recorder
 from avatar_operator.process import http
 
 from . import watch
+from .budgets import Budgets
 from .executor import Executor
 from .gpus import GpuIndex
 from .health import Health
@@ -92,7 +93,7 @@ async def run(options: Options) -> None:
         leadership = _leadership(options.lease, client)
         metrics.leader.set_function(lambda: float(leadership.held))
         speech = TtsWorker(client, store, recorder, metrics, options.namespaces)
-        reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech)
+        reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech, Budgets(client, recorder))
         what = watched(nodes=options.nodes)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.

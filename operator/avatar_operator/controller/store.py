@@ -647,8 +647,10 @@ def _moved(known: AnyObject, item: AnyObject) -> bool:
     if isinstance(known, Avatar) and isinstance(item, Avatar):
         return known.spec.avatar_name != item.spec.avatar_name
     if isinstance(item, (Pod, Service)):
-        return (known.metadata.labels, placement_of(known.metadata)) != (
-            item.metadata.labels,
-            placement_of(item.metadata),
-        )
+        return _place_of(known.metadata) != _place_of(item.metadata)
     return False
+
+
+def _place_of(meta: Meta) -> tuple[object, ...]:
+    """Where the indexes have a pod or a claim; labels that say nothing of that, as its use, may change."""
+    return labelled(meta), engine_of(meta), placement_of(meta)

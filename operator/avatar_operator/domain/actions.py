@@ -101,6 +101,14 @@ class SetOwners:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkInUse:
+    """PATCH the label and the annotation by which a pod may be evicted, or not."""
+
+    pod: Pod
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PatchStatus:
     """Merge-PATCH the status of an instance.
 
@@ -158,6 +166,7 @@ Action = (
     | CreatePod
     | DeletePod
     | SetOwners
+    | MarkInUse
     | PatchStatus
     | DeleteInstance
     | ProbeActivity

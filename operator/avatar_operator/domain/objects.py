@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from . import devices, names
+from . import devices, eviction, names
 from .actions import Json
 from .placement import Placement
 from .resources import Instance, Pool, Probes, Runtime
@@ -96,6 +96,8 @@ def pod(
     # Not from the equipped spec: a pod is not outdated because another GPU would be chosen now.
     made_from = [spec, devices.template(pool.spec.gpu)]
     template = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    # Nobody evicts a pod that has just been asked for.
+    protected, unsafe = eviction.marks(in_use=True)
     body: Json = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -103,9 +105,10 @@ def pod(
             "name": names.claim_name(port),
             "namespace": server.metadata.namespace,
             # The pool's labels come first: they cannot replace what selects the pod.
-            "labels": {**runtime.pod_labels, **labels(server.spec.pool_ref, group, port)},
+            "labels": {**runtime.pod_labels, **labels(server.spec.pool_ref, group, port), **protected},
             "annotations": {
                 **runtime.pod_annotations,
+                **unsafe,
                 names.ANNOTATION_AVATAR: settings.avatar_name,
                 names.ANNOTATION_TEMPLATE: template,
                 names.ANNOTATION_TTS: settings.tts.name,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from . import eviction, objects
 from . import leak as leaks
-from . import objects
-from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
+from .actions import DeleteInstance, DeletePod, Event, Json, MarkInUse, Plan, ProbeActivity, ProbeReady, SetDraining
 from .assigned import condition, gpu_status, released
 from .clock import ceil, floor
 from .idle import Clock, look
@@ -165,8 +165,34 @@ def _in_service(case: Case, result: Plan) -> None:
     else:
         _say_running(case, clock, result, leak.condition)
         ask = leak.probe or _ask_for_gpus(case, result)
-        if running and ask and not any(isinstance(a, ProbeActivity) for a in result.actions):
-            result.actions.append(ProbeActivity(case.pod, case.port))
+        if running and ask:
+            _probe_once(case, result)
+    if running:
+        _protect(case, result)
+
+
+def _probe_once(case: Case, result: Plan) -> None:
+    if not any(isinstance(a, ProbeActivity) for a in result.actions):
+        result.actions.append(ProbeActivity(case.pod, case.port))
+
+
+def _protect(case: Case, result: Plan) -> None:
+    """Let the pod's marks for eviction follow its sessions."""
+    found = eviction.look(
+        case.pod,
+        case.server.status,
+        case.counted,
+        case.view.runtime,
+        case.view.now,
+        timeout=_group_timeout(case),
+        beat=case.beat,
+        ask_runtime=case.settings.count_from_runtime,
+    )
+    result.wake_at(found.next_look)
+    if found.in_use is not None:
+        result.actions.append(MarkInUse(case.pod, found.in_use))
+    elif found.probe:
+        _probe_once(case, result)
 
 
 def _ask_for_gpus(case: Case, result: Plan) -> bool:

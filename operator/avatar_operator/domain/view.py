@@ -43,6 +43,8 @@ class RuntimeView:
 
     ``draining``: what we last told it (None = nothing yet), at ``told_at``.
     ``asked_at``, ``answered_at``: when it was last asked whether it serves, and last did.
+    ``known_since``: since when this process has known of the pod. ``used_at``:
+    when somebody was last counted in its instances.
     """
 
     activity: Activity | None = None
@@ -50,6 +52,8 @@ class RuntimeView:
     told_at: datetime | None = None
     asked_at: datetime | None = None
     answered_at: datetime | None = None
+    known_since: datetime | None = None
+    used_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

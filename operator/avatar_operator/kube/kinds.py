@@ -19,6 +19,7 @@ SERVICES = Resource("", "v1", "services")
 DEPLOYMENTS = Resource("apps", "v1", "deployments")
 EVENTS = Resource("", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
+BUDGETS = Resource("policy", "v1", "poddisruptionbudgets")
 RESOURCE_CLAIMS = Resource("resource.k8s.io", "v1", "resourceclaims")
 RESOURCE_SLICES = Resource("resource.k8s.io", "v1", "resourceslices")
 

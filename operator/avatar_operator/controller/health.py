@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from .forbidden import Forbidden
 from .reconciler import Reconciler
 from .resync import Resync
 
@@ -17,8 +18,11 @@ STALE_PERIODS, STALE_SECONDS = 3, 30.0
 class Health:
     """Why the operator is not alive or not ready; an empty string = it is."""
 
-    def __init__(self, resync: Resync, reconciler: Reconciler, tasks_failed: Callable[[], str]) -> None:
+    def __init__(
+        self, resync: Resync, reconciler: Reconciler, forbidden: Forbidden, tasks_failed: Callable[[], str]
+    ) -> None:
         self._resync = resync
+        self._forbidden = forbidden
         self._reconciler = reconciler
         self._tasks_failed = tasks_failed
 
@@ -34,10 +38,14 @@ class Health:
         if dead := self.dead():
             return dead
         if self._resync.synced_at is None:
-            return "not synced with the API server yet"
+            why = f": {self._resync.problem}" if self._resync.problem else ""
+            return f"not synced with the API server yet{why}"
+        if forbidden := self._forbidden.problem():
+            return forbidden
         age = time.monotonic() - self._resync.synced_at
         if age > STALE_PERIODS * self._resync.period + STALE_SECONDS:
-            return f"no successful resync for {age:.0f} s"
+            why = f": {self._resync.problem}" if self._resync.problem else ""
+            return f"no successful resync for {age:.0f} s{why}"
         if self._resync.missed:
             return f"the watch missed {self._resync.missed} changes before the last resync"
         return ""

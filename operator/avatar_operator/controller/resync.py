@@ -58,11 +58,17 @@ class Resync:
         self.period = period
         self.synced_at: float | None = None
         self.missed = 0
+        # Why the last LIST failed; empty = it did not.
+        self.problem = ""
 
     async def load(self) -> None:
         """The first LIST of everything: the store is whole when this returns."""
         for what, namespace in self._lists:
-            items, _ = await self._client.list_pages(what.resource, namespace, what.selector)
+            try:
+                items, _ = await self._client.list_pages(what.resource, namespace, what.selector)
+            except ApiError as error:
+                self.problem = str(error)
+                raise
             for item in items:
                 self.take(what.resource, what.kind, item)
         self._store.gpus.loading = False
@@ -80,6 +86,7 @@ class Resync:
                 if missed:
                     delay = min(delay, SOON_SECONDS)
             except ApiError as error:
+                self.problem = str(error)
                 log.warning("resync: %s", error)
 
     async def compare(self) -> int:
@@ -138,5 +145,6 @@ class Resync:
 
     def _done(self, missed: int) -> None:
         self.missed = missed
+        self.problem = ""
         self.synced_at = time.monotonic()
         self._metrics.resync_time.set_to_current_time()

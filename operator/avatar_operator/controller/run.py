@@ -25,6 +25,7 @@ from avatar_operator.process import http
 from . import watch
 from .budgets import Budgets
 from .executor import Executor
+from .forbidden import Forbidden
 from .gpus import GpuIndex
 from .health import Health
 from .keys import Key, PoolKey
@@ -97,10 +98,11 @@ async def run(options: Options) -> None:
         what = watched(nodes=options.nodes)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.
-        watching = credentials.open_session(found, f"avatar-operator/{__version__}", session)
+        forbidden = Forbidden()
+        watching = credentials.open_session(found, f"avatar-operator/{__version__}", session, forbidden.trace())
         login = kopf.AiohttpSession(server=found.server, aiohttp_session=watching)
         try:
-            await _run_parts(options, login, store, metrics, reconciler, recorder, resync, leadership)
+            await _run_parts(options, login, store, metrics, reconciler, recorder, resync, forbidden, leadership)
         finally:
             await leadership.release()
 
@@ -122,6 +124,7 @@ async def _run_parts(
     reconciler: Reconciler,
     recorder: Recorder,
     resync: Resync,
+    forbidden: Forbidden,
     leadership: Leadership | Alone,
 ) -> None:
     stop, watching = asyncio.Event(), asyncio.Event()
@@ -132,7 +135,7 @@ async def _run_parts(
         return next((f"{t.get_name()} has ended" for t in tasks if t.done() and not stop.is_set()), "")
 
     try:
-        runner = await http.serve(options.listen, metrics.registry, Health(resync, reconciler, failed))
+        runner = await http.serve(options.listen, metrics.registry, Health(resync, reconciler, forbidden, failed))
     except OSError as error:
         raise OperatorError(f"cannot listen on {options.listen} (--listen): {error}") from error
     try:

@@ -113,11 +113,15 @@ def _bytes(entry: dict[str, Any], field: str, base: Path) -> bytes | None:
 
 
 def open_session(
-    credentials: Credentials, user_agent: str, shared: aiohttp.ClientSession | None = None
+    credentials: Credentials,
+    user_agent: str,
+    shared: aiohttp.ClientSession | None = None,
+    trace: aiohttp.TraceConfig | None = None,
 ) -> aiohttp.ClientSession:
     """A session that sends the current token with every request.
 
-    With ``shared`` it uses that session's connections, and closing it leaves them open.
+    With ``shared`` it uses that session's connections, and closing it leaves
+    them open. ``trace`` hears of each answer.
     """
 
     async def authorise(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -131,5 +135,6 @@ def open_session(
         connector_owner=shared is None,
         headers={"User-Agent": user_agent},
         middlewares=(authorise,),
+        trace_configs=[trace] if trace is not None else None,
         timeout=aiohttp.ClientTimeout(total=None, connect=5, sock_connect=5),
     )

@@ -22,6 +22,7 @@ def own_address() -> str:
 class FakeRuntime:
     """Answers on ``address:port`` as design §5 says. Use as ``async with``.
 
+    ``frames``: what it has sent, one more at each look while ``flowing``; None = it does not count them.
     ``sessions`` is what /health says. ``script``: sessions for the coming looks, one each, before ``sessions`` holds
     again. ``told`` are the drain values that came in. ``gpus``: the UUIDs that it sees; None = it does not tell.
     """
@@ -33,6 +34,8 @@ class FakeRuntime:
     looks: int = 0
     told: list[bool] = field(default_factory=list)
     gpus: list[str] | None = None
+    frames: int | None = None
+    flowing: bool = True
     idle_since: float = field(default_factory=time.monotonic)
 
     async def __aenter__(self) -> Self:
@@ -68,9 +71,12 @@ class FakeRuntime:
         self.looks += 1
         sessions = self.script.pop(0) if self.script else self.sessions
         idle = 0.0 if sessions else time.monotonic() - self.idle_since
-        body = {"service": "webrtc", "max_sessions": 100, "speaking": 0, "avatar": "test"}
+        body: dict[str, object] = {"service": "webrtc", "max_sessions": 100, "speaking": 0, "avatar": "test"}
         if self.gpus is not None:
             body["gpus"] = self.gpus
+        if self.frames is not None:
+            self.frames += self.flowing
+            body |= {"frames": self.frames, "viewers": sessions}
         status = "draining" if self.draining else "healthy"
         return web.json_response({**body, "status": status, "sessions": sessions, "idle_seconds": round(idle, 3)})
 

@@ -238,7 +238,8 @@ def test_then_ready() -> None:
 def test_then_nothing_at_all() -> None:
     result = plan(with_pod(serving()))
     assert result.actions == []
-    assert result.wake == later(1000)
+    # A minute after it was ready: whether it may be evicted.
+    assert result.wake == later(10)
 
 
 def test_startup_timeout_is_looked_at_when_it_is_due() -> None:
@@ -679,9 +680,9 @@ def test_sleep_is_a_patch_by_compare_and_swap() -> None:
 
 def test_keep_warm_is_never_drained() -> None:
     warm = avatar(keep_warm=True)
-    server = serving(idle_deadline=None)
+    server = serving(idle_deadline=None, ready_time=ago(9999))
     result = plan(with_pod(server, avatar=warm, runtime=RuntimeView(seen(0))))
-    assert result.actions == []
+    assert kinds(result.actions) == ["MarkInUse"]
     assert result.wake is None
 
 

@@ -131,8 +131,8 @@ def test_each_end_has_its_reason_and_says_what_helps(reason: str, item: Pod) -> 
         assert item.status.message.rstrip(".") in message
 
 
-# These come from what is around the pod: a GPUNode, the API server, nothing at all.
-ELSEWHERE = {"GPULost", "PodRejected", "PodLost"}
+# These come from what is around the pod: a GPUNode, the API server, nothing at all, the runtime (test_flow).
+ELSEWHERE = {"GPULost", "PodRejected", "PodLost", "MediaStalled"}
 
 
 def _reason_of(group: GroupView) -> str:

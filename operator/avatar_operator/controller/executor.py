@@ -32,6 +32,7 @@ from avatar_operator.domain.actions import (
 )
 from avatar_operator.domain.devices import allocated, placement_of
 from avatar_operator.domain.eviction import marks
+from avatar_operator.domain.flow import STALLED, mark
 from avatar_operator.domain.names import (
     LABEL_GROUP,
     LABEL_MANAGED_BY,
@@ -49,6 +50,7 @@ from avatar_operator.kube.events import Recorder
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, SERVICES
 
 from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
+from .gate import Gate
 from .keys import PoolKey
 from .metrics import Metrics
 from .probe import RuntimeProbe
@@ -83,7 +85,10 @@ class Memory:
 
 
 class Executor:
-    """One method for each action. Raises kube.errors.ApiError when the action should be retried."""
+    """One method for each action. Raises kube.errors.ApiError when the action should be retried.
+
+    Later when there was no room to ask a runtime: the plan is to be made again then.
+    """
 
     def __init__(
         self,
@@ -99,6 +104,7 @@ class Executor:
         self._store = store
         self._recorder = recorder
         self._probe = probe
+        self._gate = Gate(metrics.probes_deferred.inc)
         self._metrics = metrics
         self._quarantine_later = later
         self._namespaces = tuple(namespaces) or ("",)
@@ -144,17 +150,22 @@ class Executor:
                 await self._delete_instance(action)
             case ProbeActivity(pod, port):
                 memory.about(pod)
-                activity = await self._probe.activity(_host(pod), port)
-                memory.runtime = replace(memory.runtime, activity=activity)
+                with self._gate.enter(pod.spec.node_name):
+                    activity = await self._probe.activity(_host(pod), port)
+                memory.runtime = replace(
+                    memory.runtime, activity=activity, frames=mark(memory.runtime.frames, activity)
+                )
                 log.debug("probed", extra={**_about(pod), "sessions": activity.sessions, "error": activity.error})
             case ProbeReady(pod, port, path):
                 memory.about(pod)
-                serves = await self._probe.serves(_host(pod), port, path)
+                with self._gate.enter(pod.spec.node_name):
+                    serves = await self._probe.serves(_host(pod), port, path)
                 now = datetime.now(UTC)
                 memory.runtime = replace(memory.runtime, asked_at=now, answered_at=now if serves else None)
             case SetDraining(pod, port, draining):
                 memory.about(pod)
-                error = await self._probe.set_draining(_host(pod), port, draining=draining)
+                with self._gate.enter(pod.spec.node_name):
+                    error = await self._probe.set_draining(_host(pod), port, draining=draining)
                 now = datetime.now(UTC)
                 # One that was not reached may take offers still: who uses it is unknown.
                 unknown = Activity(now, None, error=error) if error else None
@@ -338,6 +349,9 @@ class Executor:
         meta = action.instance.metadata
         for event in action.events:
             self._recorder.record("AvatarInstance", meta, event)
+            if event.reason == STALLED and "phase" not in action.status:
+                # Not the pod's end by it, which pod_failures counts.
+                self._metrics.media_stalled.labels(meta.namespace, action.instance.spec.pool_ref).inc()
             log.info(
                 "%s: %s",
                 event.reason,

@@ -73,6 +73,17 @@ class Metrics:
         self.pod_failures = Counter(
             "avatar_operator_pod_failures_total", "Runtime pods given up on", ["reason"], registry=registry
         )
+        self.probes_deferred = Counter(
+            "avatar_operator_probes_deferred_total",
+            "Questions to runtimes put off because enough were being asked at that moment",
+            registry=registry,
+        )
+        self.media_stalled = Counter(
+            "avatar_operator_media_stalled_total",
+            "Instances whose viewers were connected and got no video frames",
+            ["namespace", "pool"],
+            registry=registry,
+        )
         self.placement_conflicts = Counter(
             "avatar_operator_placement_conflicts_total",
             "Claims taken back because another operator was faster on the GPU",

@@ -21,6 +21,7 @@ from avatar_operator.kube.kinds import AVATARS, GPUNODES, POOLS
 
 from .budgets import Budgets
 from .executor import Executor, Memory
+from .gate import Later
 from .keys import AvatarKey, GpuNodeKey, Key, PoolKey
 from .leader import Alone, Leadership
 from .metrics import Metrics
@@ -90,6 +91,9 @@ class Reconciler:
             try:
                 await self._reconcile(key)
                 self._queue.forget(key)
+            except Later as full:
+                self._queue.forget(key)
+                self._queue.add_after(key, full.seconds)
             except ApiError as error:
                 delay = self._queue.retry(key, error.retry_after)
                 self._metrics.reconcile_errors.labels(error.reason).inc()
@@ -151,9 +155,10 @@ class Reconciler:
             outcomes = await asyncio.gather(
                 *(self._executor.run(key, pool, memory, action) for action in result.actions), return_exceptions=True
             )
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            if failed:
+                # What went wrong before what had to wait.
+                raise min(failed, key=lambda error: isinstance(error, Later))
         log.warning("plan did not settle", extra={"namespace": key.namespace, "group": key.id})
         self._queue.add_after(key, 1.0)
 

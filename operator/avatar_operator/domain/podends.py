@@ -110,6 +110,12 @@ _OWN = (
         Blame.AVATAR,
     ),
     PodEnd(
+        "MediaStalled",
+        "viewers got no video for health.failures looks, and the pod was not ready or did not answer",
+        "see its log and the GPU: a renderer or an encoder hangs",
+        Blame.AVATAR,
+    ),
+    PodEnd(
         "PodRejected",
         "the API server refuses the pod: a quota, Pod Security or an invalid field",
         "correct what the message names: the namespace's quota and labels, or {where}",

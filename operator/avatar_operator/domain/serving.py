@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from . import eviction, objects
+from . import flow as flows
 from . import leak as leaks
 from .actions import DeleteInstance, DeletePod, Event, Json, MarkInUse, Plan, ProbeActivity, ProbeReady, SetDraining
 from .assigned import condition, gpu_status, released
 from .clock import ceil, floor
+from .failure import fail
 from .idle import Clock, look
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
-from .podstate import PodPhase, PodState, running_since, started_at
+from .podends import end_of
+from .podstate import PodPhase, PodState, ended_by, running_since, started_at
 from .resources import Instance, LastTermination, Pod, Pool
 from .settings import Settings, check, resolve
 from .status import ASLEEP, NO_POD, Desired, say
@@ -77,6 +80,9 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
     begun = started_at(pod) or pod.status.start_time or pod.metadata.creation_timestamp or now
     deadline = ceil(begun + timedelta(seconds=case.settings.startup_timeout))
     result.wake_at(deadline if deadline > now else now + timedelta(seconds=LOOK_AGAIN_SECONDS))
+    media = _media(case)
+    if state.phase is PodPhase.UNREADY and _give_up_on_media(case, media, result):
+        return
     if state.phase is PodPhase.STARTING and pod.status.pod_ip:
         _ask_whether_it_serves(case, (now - begun).total_seconds(), result)
     # Every step of a start is not worth a write: a cold start has four (design §2.7).
@@ -94,8 +100,10 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
     conditions = (
         ("PortClaimed", "True", "Claimed", f"Service {pod.metadata.name}"),
         ("Ready", "False", reason, message or "the runtime is starting"),
+        *((media.condition,) if media.condition is not None else ()),
     )
-    case.say(Desired("Starting", reason, message, fields, conditions), result)
+    drop = (flows.CONDITION,) if media.drop else ()
+    case.say(Desired("Starting", reason, message, fields, conditions, drop), result, media.event)
 
 
 def _ask_whether_it_serves(case: Case, age: float, result: Plan) -> None:
@@ -153,6 +161,9 @@ def _in_service(case: Case, result: Plan) -> None:
     leak = _leak(case)
     result.wake_at(leak.next_look)
     running = case.server.status.phase == "Running"
+    seen = runtime.activity
+    if seen is not None and seen.sessions is None and _give_up_on_media(case, _media(case), result):
+        return
     if running and leak.correct:
         _correct_count(case, result)
     elif running and clock.collect:
@@ -257,6 +268,9 @@ def _say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, 
     ]
     if count is not None:
         conditions.append(count)
+    media = _media(case)
+    if media.condition is not None:
+        conditions.append(media.condition)
     conditions += speech(case.settings.tts, pod.metadata, case.view.engines, pool.spec.tts.url)
     gpu = gpu_status(case.view.gpu, pool, pod)
     assigned = condition(case.view, pool, pod)
@@ -278,9 +292,9 @@ def _say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, 
         "idleDeadline": ceil(clock.deadline) if clock.deadline else None,
         "lastActivityTime": floor(clock.last_activity) if clock.last_activity else None,
     }
-    drop = ("GPUAssigned",) if assigned is None else ()
-    desired = Desired("Running", "Serving", "", fields, tuple(conditions), drop)
-    case.say(desired, result, _became(server, pod, url) or _no_gpu(server, assigned))
+    drop = [*(["GPUAssigned"] if assigned is None else []), *([flows.CONDITION] if media.drop else [])]
+    desired = Desired("Running", "Serving", "", fields, tuple(conditions), tuple(drop))
+    case.say(desired, result, _became(server, pod, url) or _no_gpu(server, assigned) or media.event)
 
 
 def _activity_condition(case: Case, clock: Clock) -> tuple[str, str, str, str]:
@@ -402,6 +416,37 @@ def _collect(case: Case, result: Plan) -> None:
         conditions = (ASLEEP, ("PortClaimed", "False", "Stopped", "released"), *released(member, "Stopped"))
         # By compare-and-swap: a connection counted in this very moment wins.
         say(now, member, Desired("Stopped", "Idle", message, fields, conditions), result, event, exact=True)
+
+
+# ---- media -----------------------------------------------------------------------------
+
+
+def _media(case: Case) -> flows.Flow:
+    if not case.settings.count_from_runtime:
+        return flows.Flow()
+    period = case.pool.spec.health.period_seconds
+    return flows.look(case.server.status, case.pod, case.view.runtime, case.view.now, period=period)
+
+
+def _give_up_on_media(case: Case, found: flows.Flow, result: Plan) -> bool:
+    """Replace a pod whose media has stood still for too long and that does not answer, or is not ready, either.
+
+    Whether the plan ends here. The runtime is asked once more before: it may have come round.
+    """
+    health, now, seen = case.pool.spec.health, case.view.now, case.view.runtime.activity
+    due = flows.overdue_at(found, period=health.period_seconds, failures=health.failures)
+    if due is None:
+        return False
+    if now < due:
+        result.wake_at(due)
+        return False
+    if seen is None or seen.at < due:
+        result.actions.append(ProbeActivity(case.pod, case.port))
+        return True
+    state = ended_by(end_of(flows.STALLED))
+    result.actions.append(DeletePod(case.pod, state.reason))
+    fail(case.view, case.members, state, result)
+    return True
 
 
 # ---- small parts ---------------------------------------------------------------------

@@ -26,7 +26,9 @@ class GroupKey(NamedTuple):
 class Activity:
     """What the runtime said of itself at ``at``; ``sessions`` None = it could not be asked.
 
-    ``gpus``: the UUIDs that it sees; None = it does not tell.
+    ``gpus``: the UUIDs that it sees; None = it does not tell. ``frames``: video
+    frames that it has handed to viewers in all, None = it does not count them;
+    ``viewers``: connected sessions that take video.
     """
 
     at: datetime
@@ -35,6 +37,18 @@ class Activity:
     draining: bool = False
     error: str = ""
     gpus: tuple[str, ...] | None = None
+    frames: int | None = None
+    viewers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMark:
+    """An answer since which the count of frames stands still; ``flowing``: it had grown until then."""
+
+    at: datetime
+    frames: int
+    viewers: int
+    flowing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +58,7 @@ class RuntimeView:
     ``draining``: what we last told it (None = nothing yet), at ``told_at``.
     ``asked_at``, ``answered_at``: when it was last asked whether it serves, and last did.
     ``known_since``: since when this process has known of the pod. ``used_at``:
-    when somebody was last counted in its instances.
+    when somebody was last counted in its instances. ``frames``: see flow.
     """
 
     activity: Activity | None = None
@@ -54,6 +68,7 @@ class RuntimeView:
     answered_at: datetime | None = None
     known_since: datetime | None = None
     used_at: datetime | None = None
+    frames: FrameMark | None = None
 
 
 @dataclass(frozen=True, slots=True)

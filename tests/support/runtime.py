@@ -23,14 +23,14 @@ class FakeRuntime:
     """Answers on ``address:port`` as design §5 says. Use as ``async with``.
 
     ``frames``: what it has sent, one more at each look while ``flowing``; None = it does not count them.
-    ``sessions`` is what /health says. ``script``: sessions for the coming looks, one each, before ``sessions`` holds
-    again. ``told`` are the drain values that came in. ``gpus``: the UUIDs that it sees; None = it does not tell.
+    ``sessions`` is what /health says. ``late``: so many whose offers were taken right before it was told to drain.
+    ``told`` are the drain values that came in. ``gpus``: the UUIDs that it sees; None = it does not tell.
     """
 
     port: int = 8615
     address: str = field(default_factory=own_address)
     sessions: int = 0
-    script: list[int] = field(default_factory=list)
+    late: int = 0
     looks: int = 0
     told: list[bool] = field(default_factory=list)
     gpus: list[str] | None = None
@@ -69,7 +69,7 @@ class FakeRuntime:
 
     async def _health(self, _: web.Request) -> web.Response:
         self.looks += 1
-        sessions = self.script.pop(0) if self.script else self.sessions
+        sessions = self.sessions
         idle = 0.0 if sessions else time.monotonic() - self.idle_since
         body: dict[str, object] = {"service": "webrtc", "max_sessions": 100, "speaking": 0, "avatar": "test"}
         if self.gpus is not None:
@@ -82,4 +82,5 @@ class FakeRuntime:
 
     async def _drain(self, request: web.Request) -> web.Response:
         self.told.append(bool((await request.json())["drain"]))
+        self.sessions, self.late = self.sessions + self.late, 0
         return web.json_response({"code": 0, "data": {"sessions": self.sessions}})

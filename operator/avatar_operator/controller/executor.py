@@ -148,29 +148,29 @@ class Executor:
                 await self._patch_status(action)
             case DeleteInstance():
                 await self._delete_instance(action)
-            case ProbeActivity(pod, port):
+            case ProbeActivity(pod) | ProbeReady(pod) | SetDraining(pod):
                 memory.about(pod)
                 with self._gate.enter(pod.spec.node_name):
-                    activity = await self._probe.activity(_host(pod), port)
-                memory.runtime = replace(
-                    memory.runtime, activity=activity, frames=mark(memory.runtime.frames, activity)
-                )
-                log.debug("probed", extra={**_about(pod), "sessions": activity.sessions, "error": activity.error})
-            case ProbeReady(pod, port, path):
-                memory.about(pod)
-                with self._gate.enter(pod.spec.node_name):
-                    serves = await self._probe.serves(_host(pod), port, path)
-                now = datetime.now(UTC)
-                memory.runtime = replace(memory.runtime, asked_at=now, answered_at=now if serves else None)
-            case SetDraining(pod, port, draining):
-                memory.about(pod)
-                with self._gate.enter(pod.spec.node_name):
-                    error = await self._probe.set_draining(_host(pod), port, draining=draining)
-                now = datetime.now(UTC)
-                # One that was not reached may take offers still: who uses it is unknown.
-                unknown = Activity(now, None, error=error) if error else None
-                memory.runtime = replace(memory.runtime, activity=unknown, draining=draining, told_at=now)
-                log.info("told the runtime", extra={**_about(pod), "draining": draining, "error": error})
+                    await self._ask(memory, action)
+
+    async def _ask(self, memory: Memory, action: ProbeActivity | ProbeReady | SetDraining) -> None:
+        """What the runtime answers goes into ``memory``."""
+        host, port = _host(action.pod), action.port
+        if isinstance(action, ProbeReady):
+            serves = await self._probe.serves(host, port, action.path)
+            now = datetime.now(UTC)
+            memory.runtime = replace(memory.runtime, asked_at=now, answered_at=now if serves else None)
+        elif isinstance(action, ProbeActivity):
+            seen = await self._probe.activity(host, port)
+            memory.runtime = replace(memory.runtime, activity=seen, frames=mark(memory.runtime.frames, seen))
+            log.debug("probed", extra={**_about(action.pod), "sessions": seen.sessions, "error": seen.error})
+        else:
+            error = await self._probe.set_draining(host, port, draining=action.draining)
+            now = datetime.now(UTC)
+            # One that was not reached may take offers still: who uses it is unknown.
+            unknown = Activity(now, None, error=error) if error else None
+            memory.runtime = replace(memory.runtime, activity=unknown, draining=action.draining, told_at=now)
+            log.info("told the runtime", extra={**_about(action.pod), "draining": action.draining, "error": error})
 
     # ---- claims ------------------------------------------------------------------------
 

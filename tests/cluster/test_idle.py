@@ -164,7 +164,7 @@ async def test_nobody_came_in_the_time_to_claim_it(world: World, operator: Opera
     assert status["lastTermination"]["reason"] == "Unclaimed"
     [event] = await until("an event", lambda: world.events("UnclaimedCollected"), lambda e: e)
     assert "idle.claimTimeoutSeconds" in event["message"]
-    assert await operator.metric("avatar_operator_collected_total") == 1
+    assert await operator.metric("avatar_operator_collected_total", world.namespace) == 1
     # Somebody comes this time, and leaves: from then on it is the idle timeout that counts.
     await world.connections("one", 1)
     await world.phase("one", "Running")

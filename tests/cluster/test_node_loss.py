@@ -126,8 +126,9 @@ async def test_a_restarted_operator_leaves_the_same_pod_behind(
     await make_node(api, f"{silent}-good", {"type": "kwok", LABEL: silent})
     await asyncio.sleep(1)
     await operator.start()
-    status = await world.phase("one", "Running", timeout=30)
-    assert status["port"] == 8616
+    status = await world.until(
+        "one", "serving again", lambda s: (s.get("phase"), s.get("port")) == ("Running", 8616), timeout=30
+    )
     assert status["lastTermination"]["reason"] == "NodeLost"
 
 

@@ -86,11 +86,11 @@ class Operator:
         except (aiohttp.ClientError, TimeoutError):
             return ""
 
-    async def metric(self, name: str) -> float:
-        """The sum over all label sets of a metric."""
+    async def metric(self, name: str, namespace: str = "") -> float:
+        """The sum over all label sets of a metric, or over those of a namespace."""
         total = 0.0
         for line in (await self.page("/metrics")).splitlines():
-            if line.split("{")[0].split(" ")[0] == name:
+            if line.split("{")[0].split(" ")[0] == name and (not namespace or f'namespace="{namespace}"' in line):
                 total += float(line.rpartition(" ")[2])
         return total
 

@@ -143,6 +143,11 @@ def test_nobody_left_holds_on_to_nothing_but_the_pod() -> None:
 def test_when_it_is_gone_its_claim_is_released_and_the_condition_goes() -> None:
     stranded = condition(CONDITION, "True", "NodeLost", "…", ago(30))
     one = having(SERVED, conditions=(stranded,), port=8616, pod_name="avatar-8616")
+    both = (terminating(pod([one]), ago(99)), pod([one], port=8616))
+    waiting = plan(view(one, claims=(service(one), service(one, 8616)), pods=both))
+    assert not [e for a in waiting.actions if isinstance(a, PatchStatus) for e in a.events], (
+        "its node is back, not gone"
+    )
     group = view(one, claims=(service(one), service(one, 8616)), pods=(pod([one], port=8616),))
     (said,) = plan(group).actions
     assert isinstance(said, PatchStatus)

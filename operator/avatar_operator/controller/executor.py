@@ -310,7 +310,9 @@ class Executor:
         if pod.get("kind") == "Pod" and pod["metadata"].get("deletionTimestamp"):
             self._store.apply(msgspec.convert(pod, Pod))
         else:
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
+            # The version that it had in the end: what the kubelet wrote right before must not bring it back.
+            last = pod["metadata"].get("resourceVersion") if pod.get("kind") == "Pod" else None
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, last or meta.resource_version)
 
     async def _set_owners(self, action: SetOwners) -> None:
         version = action.pod.metadata.resource_version

@@ -100,6 +100,9 @@ def tell(view: GroupView, server: Instance, result: Plan) -> bool:
             status.phase, status.reason, status.message, fields, ((CONDITION, "True", "NodeLost", message),)
         )
         event = Event("Warning", "NodeLost", message) if known is None else None
+    elif any(p.metadata.deletion_timestamp is not None for p in view.pods):
+        # Its node is back, or is being cleaned up after; the pod is still there.
+        return False
     else:
         desired = Desired(status.phase, status.reason, status.message, drop=(CONDITION,))
         event = Event("Normal", "StrandedPodGone", "the pod on the lost node is gone; what it held is free again")

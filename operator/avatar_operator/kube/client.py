@@ -8,6 +8,7 @@ out as JSON and come back as bytes; callers decode the few fields they need.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from .errors import BusyError, from_status
+from .errors import BusyError, NotFoundError, RejectedError, from_status
 
 Json = dict[str, Any]
 
@@ -43,6 +44,11 @@ class Resource(msgspec.Struct, frozen=True):
     group: str
     version: str
     plural: str
+
+    @property
+    def api_version(self) -> str:
+        """As objects of it say it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """The request path of the collection or of one object."""
@@ -127,6 +133,11 @@ class KubeClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             text = f"WATCH {path}: {type(error).__name__} {error}".strip()
             raise BusyError(0, "Unreachable", text) from error
+
+    async def answers(self, timeout: float) -> None:
+        """BusyError unless the API server answers anything within ``timeout`` seconds."""
+        with contextlib.suppress(NotFoundError, RejectedError):
+            await self._request("GET", Resource("", "", "version"), "/version", timeout=timeout)
 
     async def logs(self, namespace: str, pod: str, params: Mapping[str, str]) -> AsyncIterator[bytes]:
         """A pod's log in pieces as they come, until it ends; with ``follow`` in ``params`` that may be never.

@@ -9,9 +9,12 @@ def main() -> None:
     """Run `kubectl avatar …`."""
     try:
         from avatar_operator.plugin.app import PROGRAM, app, ordered
+
+        app(ordered(sys.argv[1:]), prog_name=PROGRAM)
     except ImportError as error:
         sys.exit(f"kubectl avatar needs more packages ({error}): pip install 'avatar-operator[plugin]'")
-    app(ordered(sys.argv[1:]), prog_name=PROGRAM)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def complete() -> None:

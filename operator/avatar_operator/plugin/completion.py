@@ -37,6 +37,7 @@ class Candidate(NamedTuple):
 
 Look = Callable[[str, Target], list[Candidate]]
 
+FIXED = {"outputs": ("table", "wide", "json", "yaml", "name"), "shells": ("bash", "zsh", "fish")}
 # What the value of an option is, and what the argument of a command.
 OPTIONS = {
     "-n": "namespaces",
@@ -44,6 +45,8 @@ OPTIONS = {
     "--context": "contexts",
     "--pool": "pools",
     "--tts": "engines",
+    "-o": "outputs",
+    "--output": "outputs",
     "--kubeconfig": "files",
     "--save": "files",
 }
@@ -67,9 +70,7 @@ def complete(app: typer.Typer, words: Sequence[str], look: Look) -> tuple[list[C
         kind = OPTIONS.get(value_of, "")
         if kind == "files":
             return [], FILES
-        option = _option(command, value_of)
-        choices = [Candidate(str(c)) for c in getattr(option.type, "choices", ())] if option is not None else []
-        return _starting(choices or (look(kind, target) if kind else []), begun), NO_FILES
+        return _starting(_of(kind, target, look), begun), NO_FILES
     if begun.startswith("-"):
         options = [
             Candidate(each, (option.help or "").partition("\n")[0])
@@ -79,11 +80,15 @@ def complete(app: typer.Typer, words: Sequence[str], look: Look) -> tuple[list[C
         ]
         return _starting(options, begun), NO_FILES
     kind = ARGUMENTS.get(command.name, "")
-    if not kind or (given and command.name not in REPEATED):
+    if given and command.name not in REPEATED:
         return [], NO_FILES
-    if kind == "shells":
-        return _starting([Candidate(s) for s in ("bash", "zsh", "fish")], begun), NO_FILES
-    return _starting(look(kind, target), begun), NO_FILES
+    return _starting(_of(kind, target, look), begun), NO_FILES
+
+
+def _of(kind: str, target: Target, look: Look) -> list[Candidate]:
+    if kind in FIXED:
+        return [Candidate(word) for word in FIXED[kind]]
+    return look(kind, target) if kind else []
 
 
 def _read(tree: Any, words: Sequence[str]) -> tuple[Any, list[str], str]:

@@ -20,7 +20,7 @@ from avatar_operator.domain import progress, sessions
 from avatar_operator.domain.meaning import of_avatar
 from avatar_operator.domain.names import API_VERSION, LABEL_CREATED_BY, LABEL_GROUP, group_id, instance_name
 from avatar_operator.domain.progress import Ready, Refused
-from avatar_operator.domain.resources import Avatar, Instance, InstanceSpec, Meta, Pod, Pool
+from avatar_operator.domain.resources import Avatar, Instance, InstanceSpec, LastTermination, Meta, Pod, Pool
 from avatar_operator.domain.settings import check
 from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
 from avatar_operator.kube.kinds import EVENTS, INSTANCES, PODS, POOLS
@@ -34,6 +34,8 @@ CREATED_BY = "kubectl-avatar"
 # An instance that is woken counts as used for so long (seconds), until its idle clock takes over.
 WAKE_SECONDS = 30
 ATTEMPTS = 5
+# What is said of an instance that is there and does not serve.
+JOINED = {"Stopped": "sleeps", "Draining": "was about to be collected", "Failed": "is tried again and again"}
 BEAT_SECONDS = 0.5
 
 
@@ -149,8 +151,8 @@ async def _get_or_create(link: Link, ask: Ask, real: str) -> tuple[Instance, boo
 
 def _tell_joined(console: Console, ask: Ask, item: Instance) -> None:
     status, name = item.status, item.metadata.name
-    state = "runs already" if progress.serves(item) else f"is {(status.phase or 'Pending').lower()} already"
-    console.print(f"joined: avatar {escape(item.spec.avatar_name)} {state} as avatarinstance/{name}")
+    state = "runs already" if progress.serves(item) else JOINED.get(status.phase, "is on its way already")
+    console.print(f"joined: avatar {escape(item.spec.avatar_name)} {state}, as avatarinstance/{name}")
     if ask.spec:
         given = ", ".join(ask.spec)
         console.print(f"it keeps its own settings ({given} of this command not applied); --exclusive makes another one")
@@ -190,7 +192,9 @@ async def _until_ready(link: Link, ask: Ask, item: Instance, console: Console) -
                 verdict = progress.verdict(current, now, until)
                 if isinstance(verdict, Ready):
                     return current
-                if isinstance(verdict, Refused):
+                # A failure from before is waited out until the next try; a new one is told at once.
+                new = current.status.phase == "Failed" and _record(current) != _record(item)
+                if isinstance(verdict, Refused) or new:
                     raise _refused(current, now)
                 live = [p for p in pods.values() if steps.alive(p)]
                 text = steps.step(current, next(iter(live), None), pulls.values(), now)
@@ -246,6 +250,11 @@ class _Teller:
     def __exit__(self, *_: object) -> None:
         if self._status is not None:
             self._status.stop()
+
+
+def _record(item: Instance) -> tuple[int, LastTermination | None]:
+    """What changes with each failure."""
+    return item.status.restarts, item.status.last_termination
 
 
 def _refused(item: Instance, now: datetime) -> Stop:

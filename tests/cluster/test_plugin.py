@@ -115,7 +115,7 @@ async def test_a_full_pool(world: World, operator: Operator, plugin: Plugin) -> 
     screen = await plugin("top", "--once")
     assert "1 running  2 pending  0 connections" in screen.out
     row = next(line for line in screen.out.splitlines() if line.startswith("default"))
-    assert row.split() == ["default", "8615–8615", "■", "1", "0", "2", "yes"]
+    assert row.split() == ["default", "8615–8615", "○", "1", "0", "2", "yes"]
 
 
 async def test_stop_leaves_who_is_used(world: World, operator: Operator, plugin: Plugin) -> None:

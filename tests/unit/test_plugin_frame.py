@@ -62,9 +62,9 @@ def test_what_nvml_cannot_tell_is_no_bar() -> None:
 @pytest.mark.parametrize(
     ("room", "marks"),
     [
-        (Vram(24, 6, 6, 6), "██▒▒██░░"),
+        (Vram(24, 6, 6, 6), "██▒▒▓▓░░"),
         (Vram(24, 0, 0, 0), "░░░░░░░░"),
-        (Vram(24000, 1, 1, 1), "█▒█░░░░░"),
+        (Vram(24000, 1, 1, 1), "█▒▓░░░░░"),
         (Vram(24, 24, 8, 8), "████████"),
         (Vram(0, 0, 0, 0), "░░░░░░░░"),
     ],
@@ -119,9 +119,9 @@ def whole() -> Scene:
 def test_everything_is_on_the_screen() -> None:
     seen = text(whole())
     assert "2 running  1 starting  1 pending  1 failed  2 connections" in seen
-    assert "default   8615–8619   ■■◧▣□   4      1      1       yes" in seen
+    assert "default   8615–8619   ●○◐◌·   4      1      1       yes" in seen
     assert "box/1   L4" in seen
-    assert "of 24.0   88 °C   97 %   Temperature, Memory" in seen
+    assert "24.0 GiB   88 °C   97 %   Temperature, Memory" in seen
     assert "edgetts   Ready   2       1/1" in seen
     assert "1       Bob      default   75s      full" in seen
     assert "avatar 009   Failed (CrashLoop)                0                10m   it ended 3 times" in seen

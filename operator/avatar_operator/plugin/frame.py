@@ -26,6 +26,11 @@ MOST = {"pools": 6, "gpus": 16, "engines": 6, "queue": 6}
 LEAST_INSTANCES = 5
 HOT_CELSIUS = 85
 
+# What a port is, as (mark, style); they differ without colours, too.
+IN_USE, UNUSED, MOVING = ("●", "green"), ("○", "cyan"), ("◐", "yellow")
+CLAIMED, FREE = ("◌", "yellow"), ("·", "bright_black")
+PORT_MARKS = (("in use", IN_USE), ("unused", UNUSED), ("starting or ending", MOVING), ("released soon", CLAIMED))
+
 # Who needs attention comes first.
 _RANK = ("Failed", "Draining", "Starting", "Running", "Shared", "Stopped")
 
@@ -55,13 +60,14 @@ def lines(scene: Scene, width: int, height: int | None = None) -> list[Text]:
         "queue": _queue(scene),
         "instances": _instances(scene),
     }
-    head = _head(scene)
+    head, foot = _head(scene), _foot(scene)
     if height is not None:
-        _fit(sections, height - len(head))
+        _fit(sections, height - len(head) - len(foot))
     result = list(head)
     for rows in sections.values():
         if rows:
             result += [Text(), *rows]
+    result += foot
     for each in result:
         each.truncate(width, overflow="ellipsis")
     return result if height is None else result[:height]
@@ -120,6 +126,14 @@ def _head(scene: Scene) -> list[Text]:
     return [title, summary, warning]
 
 
+def _foot(scene: Scene) -> list[Text]:
+    """What the marks mean."""
+    told = [Text("ports ", "bold") + words.legend((*PORT_MARKS, ("free", FREE)))] if scene.pools else []
+    if any(node.status.gpus for node in scene.nodes):
+        told.append(Text("GPUs  ", "bold") + legend())
+    return [Text(), *told] if told else []
+
+
 # ---- pools ---------------------------------------------------------------------------
 
 
@@ -149,7 +163,7 @@ def _pools(scene: Scene) -> list[Text]:
 
 
 def _ports(pool: Pool, mine: Iterable[Instance]) -> Text:
-    """A mark for each port: in use, running unused, on the way, claimed by nobody's instance, free."""
+    """A mark for each port."""
     ports = pool.spec.ports
     if ports.count > DRAWN_PORTS:
         return Text()
@@ -160,12 +174,13 @@ def _ports(pool: Pool, mine: Iterable[Instance]) -> Text:
     for port in range(ports.base, ports.base + ports.count):
         item = holders.get(port)
         if item is None:
-            result.append("▣" if port in claimed else "□", "yellow" if port in claimed else "bright_black")
+            mark = CLAIMED if port in claimed else FREE
         elif item.status.phase == "Running":
             busy = item.counted_connections or item.status.observed_sessions or sharers[port]
-            result.append("■", "green" if busy else "cyan")
+            mark = IN_USE if busy else UNUSED
         else:
-            result.append("◧", words.STYLES.get(item.status.phase, ""))
+            mark = MOVING
+        result.append(*mark)
     return result
 
 
@@ -183,11 +198,7 @@ def _gpus(scene: Scene) -> list[Text]:
             rows.append(_gpu(scene, node, report, stale=stale))
     if not rows:
         return []
-    head = ["GPU", "MODEL", "", "AVATARS", "OTHERS", "FREE", "GiB", "TEMP", "BUSY", "ALERTS"]
-    result = words.table(head, rows)
-    result[0].append("   ")
-    result[0].append_text(legend())
-    return result
+    return words.table(["GPU", "MODEL", "", "AVATARS", "OTHERS", "FREE", "TOTAL", "TEMP", "BUSY", "ALERTS"], rows)
 
 
 def _gpu(scene: Scene, node: GpuNode, report: GpuReport, *, stale: bool) -> list[words.Cell]:
@@ -198,7 +209,7 @@ def _gpu(scene: Scene, node: GpuNode, report: GpuReport, *, stale: bool) -> list
     if room is not None:
         drawn = bar(room, BAR)
         taken = room.used + room.reserved
-        figures = [words.gib(taken), words.gib(room.external), words.gib(room.free), f"of {words.gib(room.total)}"]
+        figures = [words.gib(taken), words.gib(room.external), words.gib(room.free), f"{words.gib(room.total)} GiB"]
     return [
         f"{node.metadata.name}/{report.index}",
         report.product.removeprefix("NVIDIA").strip(" -"),

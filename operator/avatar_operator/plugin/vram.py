@@ -13,10 +13,12 @@ from avatar_operator.domain.gpunode import GpuNode, GpuReport
 from avatar_operator.domain.ledger import Reservation, account
 from avatar_operator.domain.resources import Pod
 
+from . import words
+
 Pods = Mapping[tuple[str, str], Pod]
 
 # Mark and style of each part, in the order of the bar.
-USED, RESERVED, EXTERNAL, FREE = ("█", "green"), ("▒", "green"), ("█", "magenta"), ("░", "bright_black")
+USED, RESERVED, EXTERNAL, FREE = ("█", "green"), ("▒", "green"), ("▓", "magenta"), ("░", "bright_black")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -70,10 +72,4 @@ def bar(room: Vram, width: int) -> Text:
 
 def legend() -> Text:
     """What the marks of a bar mean."""
-    names = (("avatars", USED), ("reserved", RESERVED), ("others", EXTERNAL), ("free", FREE))
-    result = Text()
-    for name, (mark, style) in names:
-        result.append(f"{mark} ", style)
-        result.append(f"{name}  ", "dim")
-    result.rstrip()
-    return result
+    return words.legend((("avatars", USED), ("reserved for them", RESERVED), ("others", EXTERNAL), ("free", FREE)))

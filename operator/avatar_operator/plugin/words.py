@@ -81,3 +81,13 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[Text]:
     """A heading and the rows below each other, as kubectl writes tables."""
     sizes = widths([headers, *rows])
     return [line(headers, sizes, "bold"), *(line(row, sizes) for row in rows)]
+
+
+def legend(marks: Iterable[tuple[str, tuple[str, str]]]) -> Text:
+    """Names of marks, each of which is (mark, style)."""
+    result = Text()
+    for name, (mark, style) in marks:
+        result.append(f"{mark} ", style)
+        result.append(f"{name}   ", "dim")
+    result.rstrip()
+    return result

@@ -24,6 +24,7 @@ from avatar_operator.domain.actions import (
     CreatePod,
     DeleteInstance,
     DeletePod,
+    MendClaim,
     PatchStatus,
     Plan,
     ProbeActivity,
@@ -49,6 +50,7 @@ from avatar_operator.domain.resources import (
     Pool,
     Running,
     Service,
+    ServiceSpec,
     Terminated,
     Waiting,
 )
@@ -379,6 +381,8 @@ class Model:
             case CreateClaim(port, body):
                 self._create_claim(port, body)
                 self.store.unreserve(key, pool)
+            case MendClaim():
+                self._mend_claim(action)
             case ReleaseClaim(service):
                 self._release_claim(service)
             case CreatePod(body):
@@ -418,8 +422,19 @@ class Model:
                 assert len(held) < self.pool.spec.capacity, f"{name}: {sorted(held)} are all that the pool may have"
             else:
                 assert pod.metadata.labels[LABEL_GROUP] == group, f"{name} belongs to the pod of another group"
-            self._put(Service(metadata=self._meta(name, labels=body["metadata"]["labels"])), tell=False)
+            made = body["metadata"]
+            metadata = self._meta(name, labels=made["labels"], annotations=made["annotations"])
+            self._put(Service(metadata=metadata, spec=msgspec.convert(body["spec"], ServiceSpec)), tell=False)
         self._deliver(Service, name)
+
+    def _mend_claim(self, action: MendClaim) -> None:
+        meta = action.service.metadata
+        self._wrote("PATCH", Service, meta.name)
+        known = self.get(Service, meta.name)
+        if known is not None and known.metadata.resource_version == meta.resource_version:
+            merged = merge(msgspec.to_builtins(known), action.change)
+            self._put(msgspec.convert(merged, Service), tell=False)
+        self._deliver(Service, meta.name)
 
     def _release_claim(self, service: Service) -> None:
         name = service.metadata.name

@@ -19,6 +19,7 @@ from avatar_operator.domain.actions import (
     DeleteInstance,
     DeletePod,
     Event,
+    MendClaim,
     PatchStatus,
     ProbeActivity,
     ProbeReady,
@@ -104,6 +105,8 @@ class Executor:
         match action:
             case CreateClaim():
                 await self._create_claim(key, pool, memory, action)
+            case MendClaim():
+                await self._mend_claim(key, action)
             case ReleaseClaim(service):
                 await self._release_claim(key, service)
             case ConfirmPlacement():
@@ -176,6 +179,21 @@ class Executor:
         log.warning("port quarantined: %s", why, extra={"namespace": key.namespace, "port": port})
         self._store.quarantine(key.namespace, port)
         self._quarantine_later(pool, key.namespace, port, QUARANTINE_SECONDS)
+
+    async def _mend_claim(self, key: GroupKey, action: MendClaim) -> None:
+        meta = action.service.metadata
+        seen = {**action.change.get("metadata", {}), "resourceVersion": meta.resource_version}
+        try:
+            raw = await self._client.merge_patch(
+                SERVICES, meta.namespace, meta.name, {**action.change, "metadata": seen}
+            )
+            log.info("mended", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
+        except NotFoundError:
+            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
+            return
+        except ConflictError:
+            raw = await self._client.get(SERVICES, meta.namespace, meta.name)
+        self._store.apply(msgspec.json.decode(raw, type=Service))
 
     async def _release_claim(self, key: GroupKey, service: Service) -> None:
         meta = service.metadata

@@ -23,6 +23,7 @@ from avatar_operator.kube.events import Recorder
 from avatar_operator.process import http
 
 from . import watch
+from .auditor import Auditor
 from .executor import Executor
 from .gpus import GpuIndex
 from .health import Health
@@ -94,12 +95,13 @@ async def run(options: Options) -> None:
         speech = TtsWorker(client, store, recorder, metrics, options.namespaces)
         reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech)
         what = watched(nodes=options.nodes)
+        auditor = Auditor(store, reconciler.changed, recorder, metrics, leadership, options.resync)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.
         watching = credentials.open_session(found, f"avatar-operator/{__version__}", session)
         login = kopf.AiohttpSession(server=found.server, aiohttp_session=watching)
         try:
-            await _run_parts(options, login, store, metrics, reconciler, recorder, resync, leadership)
+            await _run_parts(options, login, store, metrics, reconciler, recorder, resync, auditor, leadership)
         finally:
             await leadership.release()
 
@@ -121,6 +123,7 @@ async def _run_parts(
     reconciler: Reconciler,
     recorder: Recorder,
     resync: Resync,
+    auditor: Auditor,
     leadership: Leadership | Alone,
 ) -> None:
     stop, watching = asyncio.Event(), asyncio.Event()
@@ -140,6 +143,8 @@ async def _run_parts(
         parts = {
             "resync": resync.run(),
             "events": recorder.run(),
+            # Before the workers: its first look is at what they find.
+            "audit": auditor.run(),
             "streams": _until_closed(login.aiohttp_session),
             **{f"worker-{n}": reconciler.work() for n in range(WORKERS)},
             "lease": leadership.run(),

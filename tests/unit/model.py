@@ -33,6 +33,8 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
+from avatar_operator.domain.audit import audit
+from avatar_operator.domain.findings import Picture
 from avatar_operator.domain.names import LABEL_GROUP, LABEL_PORT, claim_name, group_id
 from avatar_operator.domain.plan import BELIEVE_SECONDS, plan, wants_to_run
 from avatar_operator.domain.resources import (
@@ -634,8 +636,15 @@ def check_plan(result: Plan) -> None:
     assert not released & {a.body["metadata"]["name"] for a in result.actions if isinstance(a, CreatePod)}
 
 
+def picture_of(model: Model) -> Picture:
+    """The whole model, for the audit."""
+    kinds = (model.all(Instance), [model.pool], model.avatars(), model.all(Pod), model.all(Service))
+    return Picture(model.now, *(tuple(items) for items in kinds))  # type: ignore[arg-type]
+
+
 def assert_consistent(model: Model) -> None:
     """What must hold once all is quiet."""
+    assert audit(picture_of(model)) == []
     instances, pods = model.all(Instance), {p.metadata.name: p for p in model.all(Pod)}
     avatars = {a.spec.avatar_name: a for a in model.all(Avatar)}
     groups: dict[str, list[Instance]] = {}

@@ -1,4 +1,4 @@
-"""The operator's own audit, over its store: when it begins to lead, and every so often. It reports and queues repair."""
+"""The operator's own audit, over its store: when it begins to lead, and every so often. It reports and queues plans."""
 
 from __future__ import annotations
 

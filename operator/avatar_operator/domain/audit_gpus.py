@@ -30,7 +30,7 @@ class _Holder:
 
     @property
     def places(self) -> list[Placement]:
-        """What is reserved; the pod knows best."""
+        """What is reserved; the pod knows best and comes first."""
         return [p for p in (*(p for _, p in self.pods), self.claim) if p is not None]
 
 
@@ -46,12 +46,13 @@ def look(picture: Picture) -> Iterator[Finding]:
     nodes = {item.metadata.name: item for item in reported}
     reserved: dict[str, list[tuple[_Holder, int]]] = defaultdict(list)
     for holder in holders:
+        if holder.places:
+            yield from _there(picture, holder, holder.places[0], gpus, nodes)
         by_uuid: dict[str, list[Placement]] = defaultdict(list)
         for place in holder.places:
             by_uuid[place.uuid].append(place)
         for uuid, places in by_uuid.items():
             reserved[uuid].append((holder, max(p.mib for p in places)))
-            yield from _there(picture, holder, places[0], gpus, nodes)
     yield from _capacity(gpus, reserved)
 
 

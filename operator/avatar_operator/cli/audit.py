@@ -123,7 +123,7 @@ def _json(seen: Seen, findings: list[Finding]) -> str:
 
 
 def _table(seen: Seen, findings: list[Finding]) -> str:
-    checked = ", ".join(f"{n} {'GPU nodes' if what == 'gpuNodes' else what}" for what, n in _checked(seen).items())
+    checked = ", ".join(_counted(number, what) for what, number in _checked(seen).items())
     if not findings:
         return f"consistent: {checked}"
     rows = [("SEVERITY", "KIND", "NAMESPACE", "OBJECT", "MESSAGE")]
@@ -135,5 +135,11 @@ def _table(seen: Seen, findings: list[Finding]) -> str:
         lines.append(f"{front}  {row[4]}")
         if number:
             lines.append(f"{' ' * len(front)}  → {findings[number - 1].rule.remedy}")
-    count = "1 inconsistency" if len(findings) == 1 else f"{len(findings)} inconsistencies"
-    return "\n".join([*lines, f"{count} in {checked}"])
+    return "\n".join([*lines, f"{_counted(len(findings), 'inconsistencies')} in {checked}"])
+
+
+def _counted(number: int, what: str) -> str:
+    words = {"gpuNodes": "GPU nodes"}.get(what, what)
+    if number == 1:
+        words = words.removesuffix("ies") + "y" if words.endswith("ies") else words.removesuffix("s")
+    return f"{number} {words}"

@@ -170,10 +170,17 @@ class Executor:
         except NotFoundError:
             return
         found = msgspec.json.decode(raw, type=Service)
-        if found.metadata.labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in found.metadata.labels:
+        labels, name = found.metadata.labels, found.metadata.name
+        mine = labels.get(LABEL_GROUP) == key.id and labels.get(LABEL_PORT) == str(port)
+        if mine or (labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in labels):
+            # With some label less it is the group's still: the next plan mends it.
             self._store.apply(found)
             return
-        self._set_aside(key, pool, port, f"Service {found.metadata.name} is not the operator's")
+        self._set_aside(key, pool, port, f"Service {name} is not the operator's")
+        if await self._has_pod(key, key.namespace, name):
+            # It cannot go to another port, and asking at once again would be in vain.
+            text = f"Service {name} is not the operator's, and pod {name} serves on its port; delete or rename it"
+            raise ConflictError(409, "NameTaken", text)
 
     def _set_aside(self, key: GroupKey, pool: PoolKey, port: int, why: str) -> None:
         log.warning("port quarantined: %s", why, extra={"namespace": key.namespace, "port": port})

@@ -285,6 +285,16 @@ async def test_an_instance_that_nobody_takes_notice_of(world: World, audit: Audi
     assert await audit.findings() == {}
 
 
+async def test_an_object_that_nobody_can_read_is_named(world: World, audit: Audit) -> None:
+    await world.pool()
+    await world.instance("one")
+    # The API server takes a year that Python does not have.
+    await world.set_status("one", {"phase": "Failed", "startTime": "0000-01-01T00:00:00Z"})
+    found = await audit.findings()
+    assert found.keys() == {("Undecodable", "AvatarInstance/one")}
+    assert "startTime" in found["Undecodable", "AvatarInstance/one"]["message"]
+
+
 # ---- who may look -------------------------------------------------------------------------
 
 Reader = Callable[[list[Json]], Awaitable[Path]]

@@ -37,6 +37,7 @@ from avatar_operator.domain.names import (
     MANAGER,
     claim_name,
 )
+from avatar_operator.domain.objects import mended
 from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
 from avatar_operator.domain.status import full
@@ -159,22 +160,25 @@ class Executor:
             self._store.apply(made)
             log.info("claimed", extra={"namespace": key.namespace, "port": action.port, "group": key.id})
         except AlreadyExistsError:
-            await self._who_holds(key, pool, action.port)
+            await self._who_holds(key, pool, action)
         finally:
             self._store.unreserve(key, pool)
 
-    async def _who_holds(self, key: GroupKey, pool: PoolKey, port: int) -> None:
+    async def _who_holds(self, key: GroupKey, pool: PoolKey, action: CreateClaim) -> None:
         """A claim was there first: ours (a lost reply), another group's, or a stranger's."""
+        port = action.port
         try:
             raw = await self._client.get(SERVICES, key.namespace, claim_name(port))
         except NotFoundError:
             return
         found = msgspec.json.decode(raw, type=Service)
         labels, name = found.metadata.labels, found.metadata.name
-        mine = labels.get(LABEL_GROUP) == key.id and labels.get(LABEL_PORT) == str(port)
-        if mine or (labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in labels):
-            # With some label less it is the group's still: the next plan mends it.
+        if labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in labels:
             self._store.apply(found)
+            return
+        if labels.get(LABEL_GROUP) == key.id:
+            # Ours, and no longer among those that are watched: to the store it is gone until it is whole again.
+            await self._mend_claim(key, MendClaim(found, mended(found, action.body)))
             return
         self._set_aside(key, pool, port, f"Service {name} is not the operator's")
         if await self._has_pod(key, key.namespace, name):

@@ -403,6 +403,7 @@ ON_THE_WAY: dict[str, Picture] = {
         pod([nobody()], port=8617, metadata={"deletion_timestamp": later(20)}),
         plus("Service", service(nobody(), 8617)),
     ),
+    "a drain that lasts as long as somebody is there": status("one", phase="Draining", reason="MaxAge"),
     "a lease that has just ended": status("bob", sessions=(Session(id="s1", expires=ago(1)),)),
     "a retry that is due": waiting(600, phase="Failed", retry_time=ago(5)),
     "a queue without a timeout": waiting(86400, phase="Pending", reason="PoolFull", queue_position=3),

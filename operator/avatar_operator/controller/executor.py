@@ -21,6 +21,7 @@ from avatar_operator.domain.actions import (
     Event,
     Json,
     MarkInUse,
+    MendClaim,
     PatchStatus,
     ProbeActivity,
     ProbeReady,
@@ -40,6 +41,7 @@ from avatar_operator.domain.names import (
     MANAGER,
     claim_name,
 )
+from avatar_operator.domain.objects import mended
 from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
 from avatar_operator.domain.status import full
@@ -119,6 +121,8 @@ class Executor:
         match action:
             case CreateClaim():
                 await self._create_claim(key, pool, memory, action)
+            case MendClaim():
+                await self._mend_claim(key, action)
             case ReleaseClaim(service):
                 await self._release_claim(key, service)
             case ConfirmPlacement():
@@ -182,26 +186,51 @@ class Executor:
             self._store.apply(made)
             log.info("claimed", extra={"namespace": key.namespace, "port": action.port, "group": key.id})
         except AlreadyExistsError:
-            await self._who_holds(key, pool, action.port)
+            await self._who_holds(key, pool, action)
         finally:
             self._store.unreserve(key, pool)
 
-    async def _who_holds(self, key: GroupKey, pool: PoolKey, port: int) -> None:
+    async def _who_holds(self, key: GroupKey, pool: PoolKey, action: CreateClaim) -> None:
         """A claim was there first: ours (a lost reply), another group's, or a stranger's."""
+        port = action.port
         try:
             raw = await self._client.get(SERVICES, key.namespace, claim_name(port))
         except NotFoundError:
             return
         found = msgspec.json.decode(raw, type=Service)
-        if found.metadata.labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in found.metadata.labels:
+        labels, name = found.metadata.labels, found.metadata.name
+        if labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in labels:
             self._store.apply(found)
             return
-        self._set_aside(key, pool, port, f"Service {found.metadata.name} is not the operator's")
+        if labels.get(LABEL_GROUP) == key.id:
+            # Ours, and no longer among those that are watched: to the store it is gone until it is whole again.
+            await self._mend_claim(key, MendClaim(found, mended(found, action.body)))
+            return
+        self._set_aside(key, pool, port, f"Service {name} is not the operator's")
+        if await self._has_pod(key, key.namespace, name):
+            # It cannot go to another port, and asking at once again would be in vain.
+            text = f"Service {name} is not the operator's, and pod {name} serves on its port; delete or rename it"
+            raise ConflictError(409, "NameTaken", text)
 
     def _set_aside(self, key: GroupKey, pool: PoolKey, port: int, why: str) -> None:
         log.warning("port quarantined: %s", why, extra={"namespace": key.namespace, "port": port})
         self._store.quarantine(key.namespace, port)
         self._quarantine_later(pool, key.namespace, port, QUARANTINE_SECONDS)
+
+    async def _mend_claim(self, key: GroupKey, action: MendClaim) -> None:
+        meta = action.service.metadata
+        seen = {**action.change.get("metadata", {}), "resourceVersion": meta.resource_version}
+        try:
+            raw = await self._client.merge_patch(
+                SERVICES, meta.namespace, meta.name, {**action.change, "metadata": seen}
+            )
+            log.info("mended", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
+        except NotFoundError:
+            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
+            return
+        except ConflictError:
+            raw = await self._client.get(SERVICES, meta.namespace, meta.name)
+        self._store.apply(msgspec.json.decode(raw, type=Service))
 
     async def _release_claim(self, key: GroupKey, service: Service) -> None:
         meta = service.metadata

@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from avatar_operator import __version__
+from avatar_operator.domain.findings import RULES
 from avatar_operator.domain.resources import Instance, Pod, Service
 
 from .keys import PoolKey
@@ -101,6 +102,21 @@ class Metrics:
         self.resync_time = Gauge(
             "avatar_operator_resync_timestamp_seconds", "When the last resync succeeded", registry=registry
         )
+        self.inconsistencies = Gauge(
+            "avatar_operator_inconsistencies",
+            "What the last audit found inconsistent, by kind (docs/audit.md)",
+            ["kind"],
+            registry=registry,
+        )
+        self.repairs = Counter(
+            "avatar_operator_repairs_total",
+            "Inconsistencies that were there at one audit and gone at the next",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in RULES:
+            self.inconsistencies.labels(kind).set(0)
+            self.repairs.labels(kind).inc(0)
         self.events_dropped = Counter(
             "avatar_operator_events_dropped_total", "Kubernetes Events that could not be posted", registry=registry
         )

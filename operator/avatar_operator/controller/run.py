@@ -23,6 +23,7 @@ from avatar_operator.kube.events import Recorder
 from avatar_operator.process import http
 
 from . import watch
+from .auditor import Auditor
 from .budgets import Budgets
 from .executor import Executor
 from .forbidden import Forbidden
@@ -96,13 +97,16 @@ async def run(options: Options) -> None:
         speech = TtsWorker(client, store, recorder, metrics, options.namespaces)
         reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech, Budgets(client, recorder))
         what = watched(nodes=options.nodes)
+        auditor = Auditor(store, reconciler.changed, recorder, metrics, leadership, options.resync)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.
         forbidden = Forbidden()
         watching = credentials.open_session(found, f"avatar-operator/{__version__}", session, forbidden.trace())
         login = kopf.AiohttpSession(server=found.server, aiohttp_session=watching)
         try:
-            await _run_parts(options, login, store, metrics, reconciler, recorder, resync, forbidden, leadership)
+            await _run_parts(
+                options, login, store, metrics, reconciler, recorder, resync, auditor, forbidden, leadership
+            )
         finally:
             await leadership.release()
 
@@ -124,6 +128,7 @@ async def _run_parts(
     reconciler: Reconciler,
     recorder: Recorder,
     resync: Resync,
+    auditor: Auditor,
     forbidden: Forbidden,
     leadership: Leadership | Alone,
 ) -> None:
@@ -144,6 +149,8 @@ async def _run_parts(
         parts = {
             "resync": resync.run(),
             "events": recorder.run(),
+            # Before the workers: its first look is at what they find.
+            "audit": auditor.run(),
             "streams": _until_closed(login.aiohttp_session),
             **{f"worker-{n}": reconciler.work() for n in range(WORKERS)},
             "lease": leadership.run(),

@@ -197,7 +197,7 @@ def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
         phase, reason, position = "Failed", "QueueFull", None
         message = f"{queue.max_length} instances wait already (spec.queue.maxLength of the AvatarPool); try later"
     elif queue.timeout_seconds and server.status.phase != "Failed":
-        since = _waiting_since(server) or view.now
+        since = waiting_since(server) or view.now
         deadline = since + timedelta(seconds=queue.timeout_seconds)
         result.wake_at(deadline)
         if view.now >= deadline:
@@ -229,7 +229,7 @@ def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
     follow(view, members, result)
 
 
-def _waiting_since(server: Instance) -> datetime | None:
+def waiting_since(server: Instance) -> datetime | None:
     """Since when an instance has waited for a port: its creation, or its last end."""
     last = server.status.last_termination
     return last.time if last is not None and last.time is not None else server.metadata.creation_timestamp

@@ -98,13 +98,13 @@ capabilities:
 {{- define "avatar-operator.rules" -}}
 - apiGroups: [avatars.virtualtutor.io]
   resources: [avatarinstances]
-  verbs: [get, list, watch, patch, delete]
+  verbs: [get, list, watch, delete]
 - apiGroups: [avatars.virtualtutor.io]
   resources: [avatars, avatarpools, ttsengines]
   verbs: [get, list, watch]
 - apiGroups: [avatars.virtualtutor.io]
   resources: [avatarinstances/status, avatars/status, avatarpools/status, ttsengines/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [""]
   resources: [pods, services]
   verbs: [get, list, watch, create, patch, delete]
@@ -116,13 +116,9 @@ capabilities:
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaims]
   verbs: [get, create]
-# The end of a failed runtime's log goes into the instance's status.
 - apiGroups: [""]
-  resources: [pods/log]
-  verbs: [get]
-- apiGroups: ["", events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}
 
 {{- define "avatar-operator.testSelector" -}}

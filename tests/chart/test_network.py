@@ -129,3 +129,15 @@ def test_pools_on_the_nodes_network_need_to_know_the_nodes(helm: Helm) -> None:
     assert done.returncode == 0, done.stderr
     done = helm("template", "demo", "charts/avatar-operator", *asked, "--set", "networkPolicies.instanceCIDRs={all}")
     assert "/networkPolicies/instanceCIDRs/0" in done.stderr
+
+
+def test_the_notes_say_where_policies_do_not_reach(helm: Helm) -> None:
+    def notes(*settings: str) -> str:
+        sets = [part for setting in settings for part in ("--set", setting)]
+        done = helm("install", "demo", "charts/avatar-operator", "--dry-run=client", *sets, check=True)
+        return done.stdout.partition("\nNOTES:")[2]
+
+    policies = ("networkPolicies.enabled=true", "networkPolicies.nodeCIDRs={10.0.0.0/8}")
+    assert "most network plugins do not apply NetworkPolicies" in notes(*policies)
+    assert "NetworkPolicies" not in notes(*policies, "pools.default.network.mode=Pod")
+    assert "NetworkPolicies" not in notes()

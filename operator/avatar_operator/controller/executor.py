@@ -31,6 +31,7 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
+from avatar_operator.domain.coldstart import phases
 from avatar_operator.domain.devices import allocated, placement_of
 from avatar_operator.domain.eviction import marks
 from avatar_operator.domain.flow import STALLED, mark
@@ -149,7 +150,7 @@ class Executor:
                 await self._patch_pod(pod, {"metadata": metadata})
                 log.debug("marked", extra={**_about(pod), "in_use": in_use})
             case PatchStatus():
-                await self._patch_status(action)
+                await self._patch_status(action, memory)
             case DeleteInstance():
                 await self._delete_instance(action)
             case ProbeActivity(pod) | ProbeReady(pod) | SetDraining(pod):
@@ -201,6 +202,8 @@ class Executor:
         labels, name = found.metadata.labels, found.metadata.name
         if labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in labels:
             self._store.apply(found)
+            if found.metadata.labels[LABEL_GROUP] != key.id:
+                self._metrics.port_conflicts.labels(pool.namespace, pool.name).inc()
             return
         if labels.get(LABEL_GROUP) == key.id:
             # Ours, and no longer among those that are watched: to the store it is gone until it is whole again.
@@ -214,6 +217,7 @@ class Executor:
 
     def _set_aside(self, key: GroupKey, pool: PoolKey, port: int, why: str) -> None:
         log.warning("port quarantined: %s", why, extra={"namespace": key.namespace, "port": port})
+        self._metrics.port_conflicts.labels(pool.namespace, pool.name).inc()
         self._store.quarantine(key.namespace, port)
         self._quarantine_later(pool, key.namespace, port, QUARANTINE_SECONDS)
 
@@ -358,7 +362,7 @@ class Executor:
 
     # ---- instances ---------------------------------------------------------------------
 
-    async def _patch_status(self, action: PatchStatus) -> None:
+    async def _patch_status(self, action: PatchStatus, memory: Memory) -> None:
         meta = action.instance.metadata
         body: dict[str, object] = {"status": action.status}
         # The UID keeps a patch off a namesake created meanwhile.
@@ -373,6 +377,7 @@ class Executor:
             return
         self._store.apply(msgspec.json.decode(raw, type=Instance))
         self._tell(action)
+        self._measure(action, memory)
 
     def _tell(self, action: PatchStatus) -> None:
         meta = action.instance.metadata
@@ -394,15 +399,20 @@ class Executor:
                     "gpu": action.instance.status.gpu.uuid if action.instance.status.gpu else None,
                 },
             )
-        self._measure(action)
 
-    def _measure(self, action: PatchStatus) -> None:
+    def _measure(self, action: PatchStatus, memory: Memory) -> None:
         old, new, meta = action.instance.status, action.status, action.instance.metadata
         pool = action.instance.spec.pool_ref
         first_ready = new.get("phase") == "Running" and old.ready_time is None
+        now = datetime.now(UTC)
         if first_ready and old.start_time is not None:
-            seconds = (datetime.now(UTC) - old.start_time).total_seconds()
+            seconds = (now - old.start_time).total_seconds()
             self._metrics.start_seconds.labels(meta.namespace, pool).observe(seconds)
+        pod = self._store.pod(meta.namespace, str(new.get("podName") or old.pod_name or ""))
+        if first_ready and pod is not None:
+            answered = memory.runtime.answered_at if memory.pod_uid == pod.metadata.uid else None
+            for phase, seconds in phases(action.instance, pod, answered, now).items():
+                self._metrics.start_phase_seconds.labels(meta.namespace, pool, phase).observe(seconds)
         if new.get("phase") == "Stopped":
             self._metrics.collected.labels(meta.namespace, pool, "Sleep", str(new.get("reason", old.reason))).inc()
 

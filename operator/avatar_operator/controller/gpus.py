@@ -295,6 +295,10 @@ class GpuIndex:
         """Whether what is known of the GPU is too old to say what is free on it."""
         return uuid in self._gpus and self.room(uuid).stale(now)
 
+    def reports(self) -> list[GpuNode]:
+        """The newest report of every node."""
+        return list(self._reports.values())
+
     def node_of(self, name: str) -> GpuNode | None:
         """The GPUNode of that name."""
         return self._reports.get(name)

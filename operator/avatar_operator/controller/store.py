@@ -297,6 +297,11 @@ class Store:
         found = self._objects[Instance].get((namespace, name))
         return found if isinstance(found, Instance) else None
 
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        """The Pod, if it is known."""
+        found = self._objects[Pod].get((namespace, name))
+        return found if isinstance(found, Pod) else None
+
     def count(self, kind: type[AnyObject]) -> int:
         """How many objects of a kind are known."""
         return len(self._objects[kind])

@@ -31,9 +31,20 @@ def free_port() -> int:
 
 
 class Operator:
-    """One operator, perhaps several processes after each other; all of them write one log."""
+    """One operator, perhaps several processes after each other; all of them write one log.
 
-    def __init__(self, kubeconfig: Path, log: Path, namespaces: tuple[str, ...] = (), options: tuple[str, ...] = ()):
+    ``env`` is added to their environment.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        namespaces: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+    ):
+        self._env = env or {}
         self.log = log
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -51,6 +62,7 @@ class Operator:
         assert not self.running, "it runs already"
         env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         env |= {"PYTHONPATH": str(ROOT / "operator"), "PYTHONPYCACHEPREFIX": _CACHE, "PYTHONUNBUFFERED": "1"}
+        env |= self._env
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=env, cwd=ROOT)
 

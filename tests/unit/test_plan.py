@@ -658,10 +658,28 @@ def test_collect_by_status_needs_no_second_look_at_the_runtime() -> None:
 
 
 def test_followers_go_first() -> None:
-    server = draining()
+    server = draining(age=4000)
     collect = RuntimeView(seen(0), draining=True, told_at=ago(1))
-    result = plan(with_pod(server, sharing(server), runtime=collect))
+    result = plan(with_pod(server, sharing(server, age=3000), runtime=collect))
     assert [a.instance.metadata.name for a in result.actions if isinstance(a, DeleteInstance)] == ["two"]
+
+
+def test_a_newcomer_has_a_whole_timeout_to_connect() -> None:
+    server = serving(age=4000, idle_deadline=NOW)
+    newcomer = sharing(server, age=10)
+    result = plan(with_pod(server, newcomer, runtime=RuntimeView(seen(0))))
+    assert kinds(result.actions) == ["PatchStatus"]
+    assert patches(result)["one"]["idleDeadline"] == f"{later(1791):%Y-%m-%dT%H:%M:%SZ}"
+    late = plan(with_pod(server, sharing(server, age=1801), runtime=RuntimeView(seen(0))))
+    assert patches(late)["one"]["phase"] == "Draining"
+
+
+def test_a_newcomer_calls_a_drain_off() -> None:
+    server = draining(age=4000)
+    collect = RuntimeView(seen(0), draining=True, told_at=ago(1))
+    result = plan(with_pod(server, sharing(server, age=10), runtime=collect))
+    assert kinds(result.actions) == ["PatchStatus", "SetDraining"]
+    assert patches(result)["one"]["phase"] == "Running"
 
 
 def test_sleep_is_a_patch_by_compare_and_swap() -> None:

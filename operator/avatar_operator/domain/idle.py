@@ -47,10 +47,12 @@ def look(
     timeout: int,
     beat: int,
     ask_runtime: bool,
+    asked: datetime | None = None,
 ) -> Clock:
     """Say where the idle clock stands at ``now``.
 
     ``counted``: connections counted in status over the whole group.
+    ``asked``: when the youngest sharer was created.
     ``timeout``: seconds of idleness before collection, 0 = never.
     ``beat``: seconds between looks at a runtime that only it knows to be in use.
     ``ask_runtime`` False: status alone decides (no usable count in the runtime).
@@ -61,6 +63,23 @@ def look(
     if counted > 0:
         began = status.idle_deadline is not None or since is None
         return Clock(last_activity=now if began else since, observed=_observed(status, activity))
+    clock = _idle(status, activity, now, timeout, beat, ask_runtime)
+    ends = patience_ends(asked, timeout)
+    if ends is None or ends <= now or clock.deadline is None or clock.deadline > now:
+        return clock
+    # Only now: a deadline that moved with each newcomer would cost each a write more.
+    return Clock(ends, clock.last_activity, clock.observed, next_look=ends)
+
+
+def patience_ends(asked: datetime | None, timeout: int) -> datetime | None:
+    """Until when somebody who asked for the instance is waited for; times of creation are cut to whole seconds."""
+    return asked + timedelta(seconds=timeout + 1) if asked is not None else None
+
+
+def _idle(
+    status: InstanceStatus, activity: Activity | None, now: datetime, timeout: int, beat: int, ask_runtime: bool
+) -> Clock:
+    """The clock while nobody is counted."""
     if not ask_runtime:
         return _by_status(status, now, timeout)
     if status.idle_deadline is None:

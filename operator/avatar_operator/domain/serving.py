@@ -10,7 +10,7 @@ from . import objects
 from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
 from .assigned import condition, gpu_status, released
 from .clock import ceil, floor
-from .idle import Clock, look
+from .idle import Clock, look, patience_ends
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
 from .podstate import PodPhase, PodState, running_since, started_at
 from .resources import Instance, LastTermination, Pod, Pool
@@ -148,6 +148,7 @@ def _in_service(case: Case, result: Plan) -> None:
         timeout=_group_timeout(case),
         beat=case.beat,
         ask_runtime=case.settings.count_from_runtime,
+        asked=_last_asked(case),
     )
     result.wake_at(clock.next_look)
     leak = _leak(case)
@@ -309,7 +310,7 @@ def _begin_drain(case: Case, reason: str, result: Plan) -> None:
 def _drain(case: Case, result: Plan) -> None:
     """Refuse offers, look a second time, then collect or call it off."""
     runtime, reason = case.view.runtime, case.server.status.reason
-    if case.counted or reason not in ("Idle", "Outdated"):
+    if case.counted or reason not in ("Idle", "Outdated") or (reason == "Idle" and _awaited(case)):
         _call_off(case, result)
         return
     if runtime.draining is not True or runtime.told_at is None:
@@ -392,6 +393,18 @@ def _group_timeout(case: Case) -> int:
     if not all(s.collects for s in each):
         return 0
     return max(s.idle_timeout for s in each)
+
+
+def _last_asked(case: Case) -> datetime | None:
+    """When somebody came last to share the pod; None while nobody shares it."""
+    times = (m.metadata.creation_timestamp for m in case.members[1:])
+    return max((t for t in times if t is not None), default=None)
+
+
+def _awaited(case: Case) -> bool:
+    """Whether a sharer came so late that its client has had no time to connect."""
+    ends = patience_ends(_last_asked(case), _group_timeout(case))
+    return ends is not None and case.view.now < ends
 
 
 def _outdated(case: Case) -> bool:

@@ -96,6 +96,11 @@ class Operators:
             replica.proxy.heal()
             replica.signal(signal.SIGCONT)
 
+    async def unready(self) -> list[str]:
+        """Operators that do not say that they are ready, and why."""
+        said = await asyncio.gather(*(r.operator.readiness() for r in self.replicas))
+        return [f"operator {n} is not ready: {text or 'no answer'}" for n, text in enumerate(said) if text != "ok"]
+
     async def stop(self) -> list[str]:
         """End them as a kubelet does; what was wrong with how they ended."""
         self._ending = True

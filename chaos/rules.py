@@ -36,6 +36,8 @@ class Life:
     # Since when nobody is counted, and since when it serves.
     unused_since: float
     serving_since: float | None = None
+    # When somebody removed its whole status last: what was written before may be on its way as a difference to that.
+    wiped_at: float = float("-inf")
 
 
 @dataclass
@@ -90,7 +92,6 @@ class Rules:
         if event.kind == "ADDED":
             self._claimed(event)
             self._one_of_its_kind(event)
-            self._room(event, "pods")
         ends = event.kind == "DELETED" or "deletionTimestamp" in meta
         ended_before = before is not None and "deletionTimestamp" in before["metadata"]
         if ends and not ended_before:
@@ -119,22 +120,26 @@ class Rules:
         if LABEL_GROUP not in event.body["metadata"].get("labels", {}):
             return
         if event.kind == "ADDED":
-            self._room(event, "services")
+            self._room(event)
         if event.kind != "DELETED" or event.body["metadata"]["uid"] in self.deeds.deleted:
             return
         pod = self._now["pods"].get(event.name)
         if pod is not None and _group(pod) == _group(event.body):
             self._break(event, "claim released over a pod", f"Service {event.name} goes while its pod exists")
 
-    def _room(self, event: Event, resource: str) -> None:
-        """Never more claims or pods than the pool allows, or allowed a moment ago."""
+    def _room(self, event: Event) -> None:
+        """Never more claims, and so pods, than the pool allows, or allowed a moment ago."""
         pool = _label(event.body, LABEL_POOL)
-        held = {name for name, body in self._now[resource].items() if _label(body, LABEL_POOL) == pool} | {event.name}
+        claims = self._now["services"].items()
+        held = sorted({name for name, body in claims if _label(body, LABEL_POOL) == pool} | {event.name})
         allowed = max(self._recent(self._capacities[pool], event.at), default=None)
-        if allowed is not None and len(held) > allowed:
-            self._break(
-                event, "pool overfull", f"{len(held)} {resource} in pool {pool}, which allows {allowed}: {sorted(held)}"
-            )
+        if allowed is not None and len(held) > allowed and not self._restored(event):
+            self._break(event, "pool overfull", f"{len(held)} claims in pool {pool}, which allows {allowed}: {held}")
+
+    def _restored(self, event: Event) -> bool:
+        """A claim that was deleted by hand over a pod is made again, whatever the pool allows by now."""
+        pod = self._now["pods"].get(event.name)
+        return pod is not None and _group(pod) == _group(event.body)
 
     def _ports(self, event: Event) -> None:
         """One pod and one claim per port; no port in the status of two that do not share."""
@@ -193,7 +198,10 @@ class Rules:
             return
         old = self._lives.get(uid)
         self._counts(event, old.body if old else None)
-        self._consistent(event, status)
+        if old is not None and not status:
+            old.wiped_at = event.at
+        if old is None or event.at > old.wiped_at + LAG:
+            self._consistent(event, status)
         if old is not None and status.get("phase") == "Stopped" != old.body.get("status", {}).get("phase"):
             self._sleeps(event, old)
         life = old or Life(event.body, event.at)

@@ -27,7 +27,9 @@ from .runtimes import Runtimes
 from .users import Users
 
 NODE_LABEL = "avatars.test/run"
-# How long the system may take to come to rest once all faults have ended, and to give everything back afterwards.
+# How long the operators may take to be ready once all faults have ended, the system to come to rest then, and to give
+# everything back afterwards.
+READY_SECONDS = 60.0
 SETTLE_SECONDS = 20.0
 END_SECONDS = 20.0
 # After this a step is given up: the machine is too busy, or something hangs.
@@ -36,7 +38,7 @@ STEP_SECONDS = 20.0
 
 @dataclass
 class Verdict:
-    """What a run found. ``settled``: seconds from the end of all faults to rest."""
+    """What a run found. ``settled``: seconds from all operators being ready to rest."""
 
     seed: int
     seconds: float = 0.0
@@ -114,6 +116,7 @@ async def _play(
         await faults.calm()
         await users.calm()
         skew = max(abs(s) for s in plan.skews)
+        verdict.violations += await _ready(operators)
         verdict.violations += await _settle(world, skew, verdict)
         verdict.violations += await _end(world, users)
         verdict.violations += await operators.stop()
@@ -151,6 +154,16 @@ async def _steps(plan: Plan, users: Users, faults: Faults) -> None:
     for end in ends:
         if isinstance(end, Exception):
             raise end
+
+
+async def _ready(operators: Operators) -> list[str]:
+    """Wait until all operators say that they are ready. They may have been started a moment ago, on a busy machine."""
+    deadline = time.monotonic() + READY_SECONDS
+    while wrong := await operators.unready():
+        if time.monotonic() > deadline:
+            return wrong
+        await asyncio.sleep(0.2)
+    return []
 
 
 async def _settle(world: World, skew: float, verdict: Verdict) -> list[str]:

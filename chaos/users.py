@@ -188,7 +188,10 @@ class Users:
             answer = await self.world.api.patch(
                 "avatarinstances", self.world.namespace, name, patch, "status", kind=kind
             )
-        except (aiohttp.ClientError, TimeoutError):
+        except Refused:
+            raise
+        except BaseException:
+            # No answer came, or the run's time was over while one was waited for: it may have been done.
             self.deeds.perhaps.add((uid, count))
             raise
         self.deeds.counted.add((answer["metadata"]["uid"], int(answer["metadata"]["resourceVersion"])))

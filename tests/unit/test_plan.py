@@ -705,14 +705,15 @@ def test_keep_warm_is_never_drained() -> None:
 # ---- counts that the runtime contradicts -----------------------------------------------------------
 
 
-def counted(since: float | None = None, **fields: Any) -> Instance:
-    """In use by status alone; ``since``: for how many seconds the runtime has contradicted that."""
-    said = serving(idle_deadline=None, last_activity_time=ago(500), **{"connections": 2, **fields})
+def counted(since: float | None = None, among: int = 2, **fields: Any) -> Instance:
+    """In use by status alone; ``since``: for how many seconds the runtime has contradicted that (``among`` in all)."""
+    said = serving(
+        idle_deadline=None, last_activity_time=ago(500), **{"connections": 2, "ready_time": ago(900), **fields}
+    )
     if since is None:
         return said
-    doubt = condition(
-        "CountConfirmed", "False", "NoSession", "2 connections are counted, and the runtime has no session", ago(since)
-    )
+    message = f"{among} connections are counted, and the runtime has no session"
+    doubt = condition("CountConfirmed", "False", "NoSession", message, ago(since))
     return having(said, conditions=(*said.status.conditions, doubt))
 
 
@@ -722,11 +723,18 @@ def test_a_contradicted_count_is_noted() -> None:
 
 
 def test_a_count_contradicted_for_too_long_is_corrected_by_compare_and_swap() -> None:
-    server = counted(300)
+    server = counted(300, among=3)
     result = plan(with_pod(server, sharing(server, sessions=(Session(id="s"),)), runtime=RuntimeView(seen(0))))
     corrections = [a for a in result.actions if isinstance(a, PatchStatus)]
     assert [(a.status, a.exact) for a in corrections] == [({"connections": 0}, True), ({"sessions": []}, True)]
     assert [e.reason for a in corrections for e in a.events] == ["CountCorrected"] * 2
+
+
+def test_a_client_that_comes_to_a_count_in_doubt_has_the_whole_time() -> None:
+    result = plan(with_pod(counted(300, connections=3), runtime=RuntimeView(seen(0))))
+    said = patches(result)["one"]
+    assert "connections" not in said
+    assert {c["type"]: c["reason"] for c in said["conditions"]}["CountConfirmed"] == "Recounted"
 
 
 def test_a_count_that_is_confirmed_after_all() -> None:

@@ -36,6 +36,8 @@ class Life:
     # Since when nobody is counted, and since when it serves.
     unused_since: float
     serving_since: float | None = None
+    # When its counts changed last.
+    counted_at: float = float("-inf")
     # When somebody removed its whole status last: what was written before may be on its way as a difference to that.
     wiped_at: float = float("-inf")
 
@@ -211,6 +213,8 @@ class Rules:
             life.serving_since = None
         elif life.serving_since is None:
             life.serving_since = event.at
+        if _counted(event.body) != _counted(life.body):
+            life.counted_at = event.at
         life.body = event.body
         self._lives[uid] = life
 
@@ -292,7 +296,7 @@ class Rules:
         return bool(dropped) and over and status.get("connections", 0) == counted - len(dropped)
 
     def _corrected(self, event: Event) -> bool:
-        """A count that the runtime contradicts for connectionLeakSeconds is set to 0."""
+        """Counts that stand for connectionLeakSeconds while the runtime contradicts them are set to 0, all sharers'."""
         status = event.body["status"]
         if status.get("connections", 0) or status.get("sessions"):
             return False
@@ -301,7 +305,11 @@ class Rules:
         life = self._lives[event.body["metadata"]["uid"]]
         if idle.get("activitySource") != "Runtime" or life.serving_since is None:
             return False
-        return event.at - life.serving_since >= idle.get("connectionLeakSeconds", 300) - ROUNDING - self.skew
+        sharers = [other for other in self._lives.values() if _kin(other.body) == _kin(event.body)]
+        # Their counts are set to 0 at one moment, one version after the other.
+        changes = [o.counted_at for o in sharers if _counted(o.body) or o is life]
+        patience = idle.get("connectionLeakSeconds", 300) - ROUNDING - self.skew
+        return event.at - max(life.serving_since, *changes) >= patience
 
     # ---- the rest ------------------------------------------------------------------------
 

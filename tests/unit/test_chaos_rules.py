@@ -264,6 +264,13 @@ def test_a_leaked_count_is_corrected_where_the_runtime_knows_better() -> None:
         assert story.instance(**SERVING, connections=0).broken() == expected
 
 
+def test_a_count_is_not_corrected_the_moment_that_somebody_connects() -> None:
+    story = Story().pool(kind="MODIFIED", activitySource="Runtime", connectionLeakSeconds=3)
+    story.instance(kind="ADDED").claim(8615).pod(8615).instance(**SERVING)
+    story.instance(**SERVING, connections=1).counted().wait(9).instance(**SERVING, connections=2).counted()
+    assert story.instance(**SERVING, connections=0).broken() == ["count changed by the operator"]
+
+
 # ---- the rest ------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ when a decision depends on the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from .clock import ceil
@@ -27,6 +27,7 @@ class Clock:
     ``deadline`` and ``last_activity`` go to status. ``probe``: ask the runtime
     first. ``collect``: the deadline has passed and a fresh look found nobody.
     ``known`` False: the runtime did not answer, the clock stands still.
+    ``unclaimed``: nobody has ever connected, and the deadline is that of such.
     """
 
     deadline: datetime | None = None
@@ -36,6 +37,7 @@ class Clock:
     probe: bool = False
     collect: bool = False
     next_look: datetime | None = None
+    unclaimed: bool = False
 
 
 def look(
@@ -47,6 +49,7 @@ def look(
     timeout: int,
     beat: int,
     ask_runtime: bool,
+    claim_timeout: int | None = None,
     asked: datetime | None = None,
 ) -> Clock:
     """Say where the idle clock stands at ``now``.
@@ -54,6 +57,7 @@ def look(
     ``counted``: connections counted in status over the whole group.
     ``asked``: when the youngest sharer was created.
     ``timeout``: seconds of idleness before collection, 0 = never.
+    ``claim_timeout``: the same while nobody has connected yet; None = ``timeout``.
     ``beat``: seconds between looks at a runtime that only it knows to be in use.
     ``ask_runtime`` False: status alone decides (no usable count in the runtime).
     """
@@ -63,28 +67,26 @@ def look(
     if counted > 0:
         began = status.idle_deadline is not None or since is None
         return Clock(last_activity=now if began else since, observed=_observed(status, activity))
-    clock = _idle(status, activity, now, timeout, beat, ask_runtime)
-    ends = patience_ends(asked, timeout)
+    unclaimed = claim_timeout is not None and since is None
+    limit = claim_timeout if claim_timeout is not None and unclaimed else timeout
+    if not ask_runtime:
+        clock = _by_status(status, now, limit)
+    elif status.idle_deadline is None:
+        clock = _not_running(status, activity, now, limit, beat)
+    else:
+        clock = _running(status, _revised(status.idle_deadline, now, limit), activity, now, limit, beat)
+    clock = replace(clock, unclaimed=unclaimed)
+    ends = patience_ends(asked, timeout, claim_timeout)
     if ends is None or ends <= now or clock.deadline is None or clock.deadline > now:
         return clock
     # Only now: a deadline that moved with each newcomer would cost each a write more.
-    return Clock(ends, clock.last_activity, clock.observed, next_look=ends)
+    return replace(clock, deadline=ends, probe=False, collect=False, next_look=ends)
 
 
-def patience_ends(asked: datetime | None, timeout: int) -> datetime | None:
+def patience_ends(asked: datetime | None, timeout: int, claim_timeout: int | None) -> datetime | None:
     """Until when somebody who asked for the instance is waited for; times of creation are cut to whole seconds."""
-    return asked + timedelta(seconds=timeout + 1) if asked is not None else None
-
-
-def _idle(
-    status: InstanceStatus, activity: Activity | None, now: datetime, timeout: int, beat: int, ask_runtime: bool
-) -> Clock:
-    """The clock while nobody is counted."""
-    if not ask_runtime:
-        return _by_status(status, now, timeout)
-    if status.idle_deadline is None:
-        return _not_running(status, activity, now, timeout, beat)
-    return _running(status, _revised(status.idle_deadline, now, timeout), activity, now, timeout, beat)
+    seconds = timeout if claim_timeout is None else claim_timeout
+    return asked + timedelta(seconds=seconds + 1) if asked is not None else None
 
 
 def _by_status(status: InstanceStatus, now: datetime, timeout: int) -> Clock:

@@ -1,1 +1,1 @@
-"""Faults on purpose, and what must hold all the same."""
+"""Seeded chaos: users and faults at once, and an observer that reads the API's history. See ``python -m chaos -h``."""

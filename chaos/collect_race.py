@@ -49,7 +49,7 @@ AFTER_MARK = 0.05
 # A network's way, each of there and back: evenly from 0 to this.
 WAY = 0.02
 # So long may anything take that the operator is waited for.
-PATIENCE = 60.0
+PATIENCE = 120.0
 INSTANCES = "avatarinstances"
 
 
@@ -457,7 +457,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--count", type=int, default=10000, help="interleavings (%(default)s)")
-    parser.add_argument("--seats", type=int, default=200, help="instances at a time (%(default)s)")
+    parser.add_argument("--seats", type=int, default=80, help="instances at a time (%(default)s)")
     parser.add_argument("--source", choices=("Connections", "Runtime"), default="Connections")
     parser.add_argument("--seed", type=int, default=1)
     return asyncio.run(run(parser.parse_args()))

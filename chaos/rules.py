@@ -235,7 +235,7 @@ class Rules:
     def _sleeps(self, event: Event, life: Life) -> None:
         if _counted(event.body):
             self._break(event, "put to sleep in use", f"{event.name} has {_counted(event.body)} connections")
-        elif event.body["status"].get("reason") == "Idle":
+        elif event.body["status"].get("reason") in ("Idle", "Unclaimed"):
             self._idle_long_enough(event, life)
 
     def _idle_long_enough(self, event: Event, life: Life) -> None:

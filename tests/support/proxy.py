@@ -229,9 +229,9 @@ class Proxy:
             stream.tear = False
         self.unstall()
 
-    def stall_watches(self, resource: str = "") -> None:
-        """Half-open: the connection stays, nothing comes any more, and new watches hear nothing either."""
-        self._stall_new = True
+    def stall_watches(self, resource: str = "", *, new: bool = True) -> None:
+        """Half-open: the connection stays, nothing comes any more; ``new`` watches hear nothing either."""
+        self._stall_new = new
         for stream in self._streams:
             if resource in ("", stream.call.resource):
                 stream.stalled = True

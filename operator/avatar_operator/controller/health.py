@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from avatar_operator.kube.client import KubeClient
+
 from .reconciler import Reconciler
 from .resync import Resync
 
@@ -12,12 +14,17 @@ from .resync import Resync
 STUCK_SECONDS = 180.0
 # After so many periods and so long without a successful resync nothing here is known to be true.
 STALE_PERIODS, STALE_SECONDS = 3, 30.0
+# Longer than the API server's own restart takes, and than any one answer.
+SILENT_SECONDS = 20.0
 
 
 class Health:
     """Why the operator is not alive or not ready; an empty string = it is."""
 
-    def __init__(self, resync: Resync, reconciler: Reconciler, tasks_failed: Callable[[], str]) -> None:
+    def __init__(
+        self, client: KubeClient, resync: Resync, reconciler: Reconciler, tasks_failed: Callable[[], str]
+    ) -> None:
+        self._client = client
         self._resync = resync
         self._reconciler = reconciler
         self._tasks_failed = tasks_failed
@@ -35,6 +42,9 @@ class Health:
             return dead
         if self._resync.synced_at is None:
             return "not synced with the API server yet"
+        if (silent := self._client.silent_for) > SILENT_SECONDS:
+            # Nothing that a restart would cure: it knows what runs, and waits.
+            return f"the API server has not answered for {silent:.0f} s"
         age = time.monotonic() - self._resync.synced_at
         if age > STALE_PERIODS * self._resync.period + STALE_SECONDS:
             return f"no successful resync for {age:.0f} s"

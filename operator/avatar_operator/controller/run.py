@@ -32,7 +32,7 @@ from .metrics import Metrics, StoreCollector
 from .probe import RuntimeProbe
 from .queue import WorkQueue
 from .reconciler import Reconciler
-from .resync import PERIOD_SECONDS, Resync
+from .resync import AGAIN_SECONDS, PERIOD_SECONDS, Resync
 from .store import Store
 from .tts_worker import TtsWorker
 from .watched import watched
@@ -99,7 +99,7 @@ async def run(options: Options) -> None:
         watching = credentials.open_session(found, f"avatar-operator/{__version__}", session)
         login = kopf.AiohttpSession(server=found.server, aiohttp_session=watching)
         try:
-            await _run_parts(options, login, store, metrics, reconciler, recorder, resync, leadership)
+            await _run_parts(options, client, login, store, metrics, reconciler, recorder, resync, leadership)
         finally:
             await leadership.release()
 
@@ -115,6 +115,7 @@ def _leadership(lease: str, client: KubeClient) -> Leadership | Alone:
 
 async def _run_parts(
     options: Options,
+    client: KubeClient,
     login: kopf.AiohttpSession,
     store: Store,
     metrics: Metrics,
@@ -131,7 +132,7 @@ async def _run_parts(
         return next((f"{t.get_name()} has ended" for t in tasks if t.done() and not stop.is_set()), "")
 
     try:
-        runner = await http.serve(options.listen, metrics.registry, Health(resync, reconciler, failed))
+        runner = await http.serve(options.listen, metrics.registry, Health(client, resync, reconciler, failed))
     except OSError as error:
         raise OperatorError(f"cannot listen on {options.listen} (--listen): {error}") from error
     try:
@@ -198,7 +199,7 @@ async def _load(resync: Resync, stop: asyncio.Event) -> bool:
             try:
                 await asyncio.wait_for(stop.wait(), delay)
             except TimeoutError:
-                delay = min(15.0, delay * 2)
+                delay = min(AGAIN_SECONDS, delay * 2)
         else:
             return True
     return False

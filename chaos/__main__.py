@@ -3,6 +3,7 @@
     python -m chaos --runs 500 --parallel 3 [--seed-base N] [--minutes M] [--out FILE]
     python -m chaos --seed 123            # the run of one seed again, with its plan
     python -m chaos --seed 123 --show     # its plan alone
+    python -m chaos --cluster-faults      # the cluster's own components fail, too
 
 Without --kubeconfig (or KUBECONFIG) the devcluster `chaos` is brought up and left up. Each run's result is a line of
 JSON in --out; what helps to understand a run that failed is kept in a folder beside it. Exit status 1: a rule was
@@ -23,9 +24,9 @@ from pathlib import Path
 
 import uvloop
 
-from .cluster import bring_up
+from .cluster import bring_up, is_own
 from .operators import faketime
-from .plan import draw
+from .plan import Plan, draw
 from .run import Verdict, run
 
 
@@ -70,9 +71,12 @@ def main() -> int:
     """Run; the exit status."""
     options = _options()
     if options.show:
-        print(draw(options.seed, seconds=options.seconds, skews=bool(faketime())))
+        print(_plan(options))
         return 0
     kubeconfig = bring_up(options.kubeconfig or os.environ.get("KUBECONFIG", ""))
+    if options.cluster_faults and not is_own(kubeconfig):
+        print("--cluster-faults kills components: it is for the devcluster `chaos` alone", file=sys.stderr)
+        return 2
     return uvloop.run(_campaign(options, kubeconfig))
 
 
@@ -82,7 +86,7 @@ async def _campaign(options: argparse.Namespace, kubeconfig: Path) -> int:
     folder = options.out.parent / options.out.stem
     options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.seed is not None:
-        print(draw(options.seed, seconds=options.seconds, skews=bool(faketime())))
+        print(_plan(options))
     if not faketime():
         print("libfaketime is not installed: all clocks are right in these runs", file=sys.stderr)
     source = iter(seeds)
@@ -93,7 +97,7 @@ async def _campaign(options: argparse.Namespace, kubeconfig: Path) -> int:
 
     async def work() -> None:
         for seed in _until(source, deadline):
-            verdict = await run(seed, kubeconfig, folder, seconds=options.seconds)
+            verdict = await run(seed, kubeconfig, folder, seconds=options.seconds, cluster=options.cluster_faults)
             campaign.verdicts.append(verdict)
             with options.out.open("a") as file:
                 file.write(verdict.line() + "\n")
@@ -114,10 +118,16 @@ async def _campaign(options: argparse.Namespace, kubeconfig: Path) -> int:
     print(campaign.summary())
     for verdict in campaign.failed:
         print(f"  seed {verdict.seed}: {verdict.violations[0][:200]}")
-        print(f"      again: make chaos CHAOS_ARGS='--seed {verdict.seed}'   kept: {folder / str(verdict.seed)}")
+        again = f"--seed {verdict.seed}" + (" --cluster-faults" if options.cluster_faults else "")
+        again += f" --seconds {options.seconds}" if options.seconds else ""
+        print(f"      again: make chaos CHAOS_ARGS='{again}'   kept: {folder / str(verdict.seed)}")
     for error in errors:
         print(f"a worker broke: {error!r}", file=sys.stderr)
     return 1 if campaign.failed or errors else 130 if stop.is_set() else 0
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    return draw(options.seed, seconds=options.seconds, skews=bool(faketime()), cluster=options.cluster_faults)
 
 
 def _until(seeds: Iterator[int], deadline: float | None) -> Iterator[int]:
@@ -141,7 +151,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="begin no run after so long")
     parser.add_argument("--kubeconfig", help="default: KUBECONFIG, or the devcluster `chaos`")
     parser.add_argument("--out", type=Path, default=Path("out/chaos.jsonl"), help="(%(default)s)")
+    parser.add_argument(
+        "--cluster-faults", action="store_true", help="API server, etcd and the others fail, too; one run at a time"
+    )
     options = parser.parse_args()
+    if options.cluster_faults:
+        # They hit every run of the cluster.
+        options.parallel = 1
     if options.show and options.seed is None:
         parser.error("--show needs --seed")
     return options

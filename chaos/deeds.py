@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass, field
 
 
-
 @dataclass(frozen=True)
 class Talk:
     """A client's session with the runtime of a pod; ``ended`` None = until the pod's end. Monotonic seconds."""
@@ -35,6 +34,8 @@ class Deeds:
     talks: list[Talk] = field(default_factory=list)
     # Spans in which a node was away, or all runtimes.
     outages: list[tuple[float, float]] = field(default_factory=list)
+    # Spans in which the cluster's own components were away: history may have been told late.
+    blackouts: list[tuple[float, float]] = field(default_factory=list)
     _named: list[tuple[float, str]] = field(default_factory=list)
 
     def delete(self, uid: str, name: str = "") -> None:
@@ -54,3 +55,7 @@ class Deeds:
     def outage(self, at: float, slack: float) -> bool:
         """Whether nodes or runtimes were away at ``at`` or up to ``slack`` seconds before."""
         return any(began <= at <= ended + slack for began, ended in self.outages)
+
+    def blackout(self, since: float, until: float) -> bool:
+        """Whether times of arrival between ``since`` and ``until`` may be late."""
+        return any(began <= until and since <= ended for began, ended in self.blackouts)

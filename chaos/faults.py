@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from tests.support.api import Api
 from tests.support.proxy import Call, Match, Proxy, matching
 
+from .cluster import Components
 from .deeds import Deeds
 from .operators import Operators
 from .plan import Step
@@ -22,15 +23,22 @@ class Faults:
     """Plays the faults of a plan."""
 
     def __init__(
-        self, api: Api, node: str, operators: Operators, runtimes: Runtimes | None, deeds: Deeds
+        self,
+        api: Api,
+        node: str,
+        operators: Operators,
+        runtimes: Runtimes | None,
+        deeds: Deeds,
+        components: Components | None = None,
     ) -> None:
         self.done = 0
+        self._components = components
         self._api = api
         self._node = node
         self._operators = operators
         self._runtimes = runtimes
         self._deeds = deeds
-        self._steps: dict[str, Callable[..., Awaitable[None]]] = {
+        self.steps: dict[str, Callable[..., Awaitable[None]]] = {
             "refuse": self.refuse,
             "lose-answer": self.lose_answer,
             "slow": self.slow,
@@ -47,16 +55,22 @@ class Faults:
             "terminate": self.terminate,
             "lose-node": self.lose_node,
             "lose-runtimes": self.lose_runtimes,
+            "component": self.component,
+            "etcd-full": self.etcd_full,
         }
 
     async def do(self, step: Step) -> None:
         """One step."""
-        await self._steps[step.what](**step.args)
+        await self.steps[step.what](**step.args)
         self.done += 1
 
     async def calm(self) -> None:
         """End all of them."""
         self._operators.calm()
+        if self._components is not None:
+            await self._components.calm(self._api)
+            # What was held back arrives about now.
+            self._deeds.blackouts = [(began, time.monotonic() + 2) for began, _ in self._deeds.blackouts]
         await self._node_is(back=True)
 
     # ---- the way to the API server -----------------------------------------------------
@@ -158,6 +172,24 @@ class Faults:
         """No runtime answers: who uses them is unknown."""
         if self._runtimes is not None:
             await self._runtimes.away(seconds)
+
+    # ---- the cluster -------------------------------------------------------------------
+
+    async def component(self, name: str, how: str, seconds: float) -> None:
+        """A component of the cluster is killed or frozen for a while."""
+        if self._components is not None:
+            self._blackout(seconds)
+            await self._components.fail(name, how, seconds)
+
+    async def etcd_full(self, seconds: float) -> None:
+        """Nothing can be written."""
+        if self._components is not None:
+            self._blackout(seconds)
+            await self._components.disk_full(seconds)
+
+    def _blackout(self, seconds: float) -> None:
+        began = time.monotonic()
+        self._deeds.blackouts.append((began, began + seconds))
 
     async def _node_is(self, *, back: bool) -> None:
         # Without the annotation kwok leaves the node alone; with it the node is Ready at once.

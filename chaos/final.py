@@ -1,4 +1,4 @@
-"""What holds once all faults have ended: every instance is in a state that its spec explains, and nothing is left over."""
+"""What holds once all faults have ended: every instance is in a state that its spec explains, nothing is left over."""
 
 from __future__ import annotations
 

@@ -20,6 +20,8 @@ RESTART_SECONDS = 0.3
 # Looked for often enough that a run need not wait, and seldom enough to cost nothing.
 LOOK_SECONDS = 0.1
 STOP_SECONDS = 10
+# The first start; with several runs at once on few cores it is a matter of many seconds.
+START_SECONDS = 120
 
 
 def faketime() -> str:
@@ -74,7 +76,7 @@ class Operators:
             found = cls(replicas)
             keepers: list[asyncio.Task[None]] = []
             try:
-                await asyncio.gather(*(r.operator.start() for r in replicas))
+                await asyncio.gather(*(r.operator.start(START_SECONDS) for r in replicas))
                 keepers = [asyncio.create_task(found._keep(replica)) for replica in replicas]
                 yield found
             finally:

@@ -19,6 +19,15 @@ AVATARS = ("Ada", "Bob", "Cy", "Dee")
 # An avatar that most instances of it wait for in vain, until a step creates it.
 LATE = "Late"
 WRITTEN = ("pods", "services", "avatarinstances")
+COMPONENTS = (
+    "kube-apiserver",
+    "etcd",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kwok",
+    "kubelet",
+    "containerd",
+)
 # The operator's writes that matter: killed before or after one of them, nothing may be left over.
 WRITES = (
     ("create", "services"),
@@ -75,6 +84,7 @@ class Plan:
     gpus: bool
     pools: tuple[PoolPlan, ...]
     steps: tuple[Step, ...]
+    cluster: bool = False
 
     @property
     def operators(self) -> int:
@@ -90,8 +100,12 @@ class Plan:
         return "\n".join([*head, *pools, *map(str, self.steps)])
 
 
-def draw(seed: int, *, seconds: float | None = None, skews: bool = True) -> Plan:
-    """The plan of a seed; ``seconds`` overrides how long it lasts, ``skews`` False leaves all clocks right."""
+def draw(seed: int, *, seconds: float | None = None, skews: bool = True, cluster: bool = False) -> Plan:
+    """The plan of a seed.
+
+    ``seconds`` overrides how long it lasts, ``skews`` False leaves all clocks right, ``cluster`` adds faults of the
+    cluster's own components and changes nothing else.
+    """
     rng = Rng(seed)
     length = rng.uniform(8, 12)
     length = seconds if seconds is not None else length
@@ -100,6 +114,8 @@ def draw(seed: int, *, seconds: float | None = None, skews: bool = True) -> Plan
     gpus = rng.random() < 0.25
     pools = _pools(rng, gpus)
     steps = [*_crowd(rng, pools), *_users(rng, pools, length, gpus), *_faults(rng, operators, length)]
+    if cluster:
+        steps += _cluster_faults(Rng(f"{seed}/cluster"), length)
     return Plan(
         seed,
         round(length, 2),
@@ -107,6 +123,7 @@ def draw(seed: int, *, seconds: float | None = None, skews: bool = True) -> Plan
         gpus,
         pools,
         tuple(sorted(steps, key=lambda step: step.at)),
+        cluster,
     )
 
 
@@ -232,6 +249,22 @@ def _faults(rng: Rng, operators: int, length: float) -> list[Step]:
         (2, "lose-runtimes", lambda: {"seconds": short()}),
     ]
     return _times(rng, length, 0.9, False, actions)
+
+
+def _cluster_faults(rng: Rng, length: float) -> list[Step]:
+    """One or two, one after the other."""
+    steps, at = [], rng.uniform(1, 4)
+    while at < length:
+        seconds = round(rng.uniform(0.5, 4), 1)
+        if rng.random() < 0.15:
+            steps.append(Step(round(at, 2), False, "etcd-full", {"seconds": seconds}))
+        else:
+            name = rng.choice((*COMPONENTS, "kube-apiserver", "kube-apiserver", "etcd"))
+            how = rng.choice(("kill", "kill", "freeze"))
+            steps.append(Step(round(at, 2), False, "component", {"name": name, "how": how, "seconds": seconds}))
+        # A component needs its time to come back, too.
+        at += seconds + rng.uniform(4, 8)
+    return steps
 
 
 def _times(

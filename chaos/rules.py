@@ -1,7 +1,8 @@
 """The rules that hold at every version of the API's history, whatever fails.
 
 They share nothing with the operator: objects are read as JSON, names of fields and labels are those of the CRDs. What
-the run did itself is known from its deeds; whatever else happened to an object, the operator (or Kubernetes for it) did.
+the run did itself is known from its deeds; all else that happens to an object is the operator's doing, or Kubernetes'
+for it.
 """
 
 from __future__ import annotations
@@ -187,6 +188,8 @@ class Rules:
     def _talking(self, event: Event, pod: str) -> None:
         """The same for those whom only the runtime knows."""
         for talk in self.deeds.talks:
+            if self.deeds.blackout(talk.began, event.at):
+                continue
             if talk.pod == pod and talk.began < event.at and (talk.ended is None or talk.ended > event.at):
                 ago = event.at - talk.began
                 self._break(event, "session cut off", f"a session of {ago:.2f} s with {event.name} is cut off")
@@ -241,6 +244,8 @@ class Rules:
     def _idle_long_enough(self, event: Event, life: Life) -> None:
         """No collection before the timeout is over, counted from the last use or the first Ready."""
         since = max(life.unused_since, life.serving_since or 0)
+        if self.deeds.blackout(since, event.at):
+            return
         own = event.body["spec"].get("idle", {}).get("timeoutSeconds")
         timeouts = [t for t in self._timeouts(event, own) if t > 0]
         if not timeouts:
@@ -349,7 +354,8 @@ class Rules:
             old = before.get("spec", {})
             holder, duration = old.get("holderIdentity"), float(old.get("leaseDurationSeconds", 0))
             stolen = holder and spec.get("holderIdentity") not in (holder, "", None)
-            if stolen and event.at - self._lease_at < duration - 0.5:
+            told_late = self.deeds.blackout(self._lease_at, event.at)
+            if stolen and event.at - self._lease_at < duration - 0.5 and not told_late:
                 self._break(
                     event,
                     "lease taken early",

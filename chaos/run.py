@@ -13,23 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.api import Api, Json
+from tests.support.gpus import GPUNODES, LABEL_WORLD, Gpus
 from tests.support.history import Event, History, Stream
 from tests.support.nodes import make_node
+from tests.support.observer import Observer
 from tests.support.world import World
 
+from .cluster import Components
 from .deeds import Deeds
 from .faults import Faults
 from .final import State, complaints
 from .operators import Operators, faketime
 from .plan import AVATARS, Plan, Step, draw
-from .rules import LEASES, RESOURCES, Rules
+from .rules import INSTANCES, LEASES, RESOURCES, Rules
 from .runtimes import Runtimes
 from .users import Users
 
 NODE_LABEL = "avatars.test/run"
+# One GPU of a size for two instances: a pool with GPUs has more ports than that.
+GPU_MIB = 12000
 # How long the operators may take to be ready once all faults have ended, the system to come to rest then, and to give
 # everything back afterwards.
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 SETTLE_SECONDS = 20.0
 END_SECONDS = 20.0
 # After this a step is given up: the machine is too busy, or something hangs.
@@ -57,9 +62,11 @@ class Verdict:
         return json.dumps(asdict(self))
 
 
-async def run(seed: int, kubeconfig: Path, out: Path, *, seconds: float | None = None) -> Verdict:
+async def run(
+    seed: int, kubeconfig: Path, out: Path, *, seconds: float | None = None, cluster: bool = False
+) -> Verdict:
     """Play the run of ``seed``; logs and history of one that fails stay in ``out/<seed>``."""
-    plan = draw(seed, seconds=seconds, skews=bool(faketime()))
+    plan = draw(seed, seconds=seconds, skews=bool(faketime()), cluster=cluster)
     folder = out / str(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
@@ -70,7 +77,7 @@ async def run(seed: int, kubeconfig: Path, out: Path, *, seconds: float | None =
     try:
         async with Api(kubeconfig) as api, _place(api, seed) as (world, node):
             events = await _play(plan, kubeconfig, folder, world, node, verdict)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the seed and the logs are what helps
+    except Exception as error:
         verdict.violations.append(f"the run broke: {type(error).__name__}: {error}")
     verdict.seconds = round(time.monotonic() - began, 2)
     _keep(plan, folder, verdict, events, began)
@@ -91,31 +98,34 @@ async def _place(api: Api, seed: int) -> AsyncIterator[tuple[World, str]]:
                 await api.delete(resource, "", name)
 
 
-async def _play(
-    plan: Plan, kubeconfig: Path, folder: Path, world: World, node: str, verdict: Verdict
-) -> list[Event]:
+async def _play(plan: Plan, kubeconfig: Path, folder: Path, world: World, node: str, verdict: Verdict) -> list[Event]:
     deeds = Deeds()
     streams = {resource: Stream(world.api, resource, world.namespace) for resource in RESOURCES}
+    skew = max(abs(s) for s in plan.skews)
+    gpus: Gpus | None = None
     async with contextlib.AsyncExitStack() as stack:
-        history = await stack.enter_async_context(
-            History.recording(*streams.values(), restless=frozenset({LEASES}))
-        )
+        pool: Json = {"runtime": {"nodeSelector": {NODE_LABEL: node}}}
+        if plan.gpus:
+            gpus = await stack.enter_async_context(Gpus.playing(world.api, world.namespace, alone=False))
+            node = (await gpus.node(GPU_MIB)).name
+            pool |= {"runtime": {"nodeSelector": {LABEL_WORLD: gpus.world}}, "gpu": gpus.pool()["gpu"]}
+            streams[GPUNODES] = Stream(world.api, GPUNODES, "")
+        restless = frozenset({LEASES, GPUNODES})
+        history = await stack.enter_async_context(History.recording(*streams.values(), restless=restless))
         runtimes = None
-        spec: Json = {"nodeSelector": {NODE_LABEL: node}}
         if plan.pools[0].source == "Runtime":
-            ports = [port for pool in plan.pools for port in pool.ports]
+            ports = [port for one in plan.pools for port in one.ports]
             runtimes = await stack.enter_async_context(Runtimes.playing(ports, streams["pods"], deeds))
-            spec["podAnnotations"] = {"avatars.test/pod-ip": runtimes.address}
+            pool["runtime"]["podAnnotations"] = {"avatars.test/pod-ip": runtimes.address}
         operators = await stack.enter_async_context(
             Operators.running(kubeconfig, world.namespace, folder, plan.skews, nodes=plan.gpus)
         )
         users = Users(world, deeds, runtimes)
-        faults = Faults(world.api, node, operators, runtimes, deeds)
-        await users.begin(plan.pools, spec, AVATARS)
+        faults = Faults(world.api, node, operators, runtimes, deeds, Components() if plan.cluster else None)
+        await users.begin(plan.pools, pool, AVATARS)
         await _steps(plan, users, faults)
         await faults.calm()
         await users.calm()
-        skew = max(abs(s) for s in plan.skews)
         verdict.violations += await _ready(operators)
         verdict.violations += await _settle(world, skew, verdict)
         verdict.violations += await _end(world, users)
@@ -124,9 +134,18 @@ async def _play(
         verdict.exits = [code for r in operators.replicas for code in r.exits]
         verdict.actions, verdict.refused, verdict.faults = users.done, users.refused, faults.done
     rules = Rules(deeds, skew)
-    verdict.violations += [str(v) for v in rules.check(history.events)]
+    verdict.violations += [str(v) for v in rules.check(e for e in history.events if e.resource != GPUNODES)]
     verdict.writes = rules.writes
+    if gpus is not None:
+        verdict.violations += _overbooked(history.events, plan, gpus.world)
     return history.events
+
+
+def _overbooked(events: list[Event], plan: Plan, world: str) -> list[str]:
+    """What the observer of GPU reservations finds, by the books alone: faults make reports late."""
+    observer = Observer(operators=plan.operators, ledger_only=True)
+    observer.check([e for e in events if e.resource in (INSTANCES, "pods", "services", GPUNODES)], world)
+    return [str(v) for v in observer.violations]
 
 
 async def _steps(plan: Plan, users: Users, faults: Faults) -> None:

@@ -40,7 +40,7 @@ class Users:
         self._runtimes = runtimes
         self._unready: set[str] = set()
         self._lost: list[Callable[[], Awaitable[Any]]] = []
-        self._steps: dict[str, Deed] = {
+        self.steps: dict[str, Deed] = {
             "create": self.create,
             "delete": self.delete,
             "connect": self.connect,
@@ -67,7 +67,7 @@ class Users:
     async def do(self, step: Step) -> None:
         """One step; what the API server refuses as routine is no error."""
         try:
-            await self._steps[step.what](**step.args)
+            await self.steps[step.what](**step.args)
             self.done += 1
         except Refused as refused:
             self.refused += 1
@@ -76,8 +76,8 @@ class Users:
         except (aiohttp.ClientError, TimeoutError):
             self.refused += 1
 
-    async def begin(self, pools: tuple[PoolPlan, ...], runtime: Json, avatars: tuple[str, ...], **more: Any) -> None:
-        """The pools and avatars that a run begins with."""
+    async def begin(self, pools: tuple[PoolPlan, ...], spec: Json, avatars: tuple[str, ...]) -> None:
+        """The pools and avatars that a run begins with; ``spec`` is what all pools have."""
         for pool in pools:
             await self.world.pool(
                 pool.name,
@@ -94,8 +94,7 @@ class Users:
                     "health": {"periodSeconds": 1, "failures": 3},
                     "startupTimeoutSeconds": 6,
                     "termination": {"drainSeconds": 1},
-                    "runtime": runtime,
-                    **more,
+                    **spec,
                 },
             )
         await self.world.avatar(*avatars)
@@ -138,7 +137,7 @@ class Users:
         patch = [{"op": "add", "path": "/status/connections", "value": count}]
         await self._count(name, lambda body: patch if "status" in body else None, count, kind="json")
 
-    async def join(self, name: str, id: str, lease: int | None) -> None:  # noqa: A002 - the field's name
+    async def join(self, name: str, id: str, lease: int | None) -> None:
         """A named session, by compare-and-swap, with a lease of so many seconds."""
         now = datetime.now(UTC).replace(microsecond=0)
         session: Json = {"id": id, "user": "chaos", "since": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
@@ -154,7 +153,7 @@ class Users:
 
         await self._count(name, roll, -1)
 
-    async def leave(self, name: str, id: str) -> None:  # noqa: A002 - the field's name
+    async def leave(self, name: str, id: str) -> None:
         """A named session ends."""
 
         def roll(body: Json) -> Json | None:
@@ -176,9 +175,7 @@ class Users:
         """Somebody removes the status, counts and all."""
         await self._count(name, lambda body: {"status": None}, 0)
 
-    async def _count(
-        self, name: str, make: Callable[[Json], Any], count: int, kind: str = "merge"
-    ) -> None:
+    async def _count(self, name: str, make: Callable[[Json], Any], count: int, kind: str = "merge") -> None:
         body = await self.world.get(name)
         patch = make(body) if body is not None else None
         if body is None or patch is None:
@@ -284,9 +281,7 @@ class Users:
             return
         uid = found["metadata"]["uid"]
         self.deeds.delete(uid, f"{resource}/{name}")
-        await self.world.api.delete(
-            resource, self.world.namespace, name, {"preconditions": {"uid": uid}, **options}
-        )
+        await self.world.api.delete(resource, self.world.namespace, name, {"preconditions": {"uid": uid}, **options})
 
 
 def _exactly(body: Json, status: Json) -> Json:

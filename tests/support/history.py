@@ -120,7 +120,8 @@ class Stream:
             self._versions.pop(meta["uid"], None)
         else:
             self._versions[meta["uid"]] = meta["resourceVersion"]
-        self.events.append(Event(int(meta["resourceVersion"]), time.monotonic(), self.resource, kind, body, time.time()))
+        version = int(meta["resourceVersion"])
+        self.events.append(Event(version, time.monotonic(), self.resource, kind, body, time.time()))
 
 
 @dataclass

@@ -92,9 +92,7 @@ class Observer:
         """Record until the block ends, then check."""
         found = cls(**options)
         streams = [Stream(api, resource, namespace) for resource in ("services", "pods", "avatarinstances")]
-        async with History.recording(
-            *streams, Stream(api, GPUNODES, ""), restless=frozenset({GPUNODES})
-        ) as history:
+        async with History.recording(*streams, Stream(api, GPUNODES, ""), restless=frozenset({GPUNODES})) as history:
             yield found
         found.check(history.events, world)
 

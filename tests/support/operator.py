@@ -50,9 +50,20 @@ async def command(*args: str, timeout: float = 60) -> subprocess.CompletedProces
 
 
 class Operator:
-    """One operator, perhaps several processes after each other; all of them write one log."""
+    """One operator, perhaps several processes after each other; all of them write one log.
 
-    def __init__(self, kubeconfig: Path, log: Path, namespaces: tuple[str, ...] = (), options: tuple[str, ...] = ()):
+    ``env`` is added to their environment.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        namespaces: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+    ):
+        self._env = env or {}
         self.log = log
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -69,7 +80,9 @@ class Operator:
         """Start the process and do not wait for it."""
         assert not self.running, "it runs already"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=_environment(), cwd=ROOT)
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=_environment() | self._env, cwd=ROOT
+            )
 
     async def start(self, timeout: float = 40) -> Operator:
         """Start the process and wait until it is ready."""

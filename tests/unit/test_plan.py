@@ -660,10 +660,28 @@ def test_collect_by_status_needs_no_second_look_at_the_runtime() -> None:
 
 
 def test_followers_go_first() -> None:
-    server = draining()
+    server = draining(age=4000)
     collect = RuntimeView(seen(0), draining=True, told_at=ago(1))
-    result = plan(with_pod(server, sharing(server), runtime=collect))
+    result = plan(with_pod(server, sharing(server, age=3000), runtime=collect))
     assert [a.instance.metadata.name for a in result.actions if isinstance(a, DeleteInstance)] == ["two"]
+
+
+def test_a_newcomer_has_a_whole_timeout_to_connect() -> None:
+    server = serving(age=4000, idle_deadline=NOW)
+    newcomer = sharing(server, age=10)
+    result = plan(with_pod(server, newcomer, runtime=RuntimeView(seen(0))))
+    assert kinds(result.actions) == ["PatchStatus"]
+    assert patches(result)["one"]["idleDeadline"] == f"{later(1791):%Y-%m-%dT%H:%M:%SZ}"
+    late = plan(with_pod(server, sharing(server, age=1801), runtime=RuntimeView(seen(0))))
+    assert patches(late)["one"]["phase"] == "Draining"
+
+
+def test_a_newcomer_calls_a_drain_off() -> None:
+    server = draining(age=4000)
+    collect = RuntimeView(seen(0), draining=True, told_at=ago(1))
+    result = plan(with_pod(server, sharing(server, age=10), runtime=collect))
+    assert kinds(result.actions) == ["PatchStatus", "SetDraining"]
+    assert patches(result)["one"]["phase"] == "Running"
 
 
 def test_sleep_is_a_patch_by_compare_and_swap() -> None:
@@ -781,14 +799,15 @@ def test_a_young_pod_is_looked_at_when_it_is_old() -> None:
 # ---- counts that the runtime contradicts -----------------------------------------------------------
 
 
-def counted(since: float | None = None, **fields: Any) -> Instance:
-    """In use by status alone; ``since``: for how many seconds the runtime has contradicted that."""
-    said = serving(idle_deadline=None, last_activity_time=ago(500), **{"connections": 2, **fields})
+def counted(since: float | None = None, among: int = 2, **fields: Any) -> Instance:
+    """In use by status alone; ``since``: for how many seconds the runtime has contradicted that (``among`` in all)."""
+    said = serving(
+        idle_deadline=None, last_activity_time=ago(500), **{"connections": 2, "ready_time": ago(900), **fields}
+    )
     if since is None:
         return said
-    doubt = condition(
-        "CountConfirmed", "False", "NoSession", "2 connections are counted, and the runtime has no session", ago(since)
-    )
+    message = f"{among} connections are counted, and the runtime has no session"
+    doubt = condition("CountConfirmed", "False", "NoSession", message, ago(since))
     return having(said, conditions=(*said.status.conditions, doubt))
 
 
@@ -798,11 +817,18 @@ def test_a_contradicted_count_is_noted() -> None:
 
 
 def test_a_count_contradicted_for_too_long_is_corrected_by_compare_and_swap() -> None:
-    server = counted(300)
+    server = counted(300, among=3)
     result = plan(with_pod(server, sharing(server, sessions=(Session(id="s"),)), runtime=RuntimeView(seen(0))))
     corrections = [a for a in result.actions if isinstance(a, PatchStatus)]
     assert [(a.status, a.exact) for a in corrections] == [({"connections": 0}, True), ({"sessions": []}, True)]
     assert [e.reason for a in corrections for e in a.events] == ["CountCorrected"] * 2
+
+
+def test_a_client_that_comes_to_a_count_in_doubt_has_the_whole_time() -> None:
+    result = plan(with_pod(counted(300, connections=3), runtime=RuntimeView(seen(0))))
+    said = patches(result)["one"]
+    assert "connections" not in said
+    assert {c["type"]: c["reason"] for c in said["conditions"]}["CountConfirmed"] == "Recounted"
 
 
 def test_a_count_that_is_confirmed_after_all() -> None:

@@ -142,6 +142,19 @@ def test_whose_turn_comes_in_a_moment_does_nothing() -> None:
             GpuView(reserved=ON_A0, report=gpu(A0), foreign_until=later(3)), [], id="another-process-is-at-it"
         ),
         pytest.param(
+            GpuView(reserved=ON_A0, report=gpu(A0), had_pod=True, podless_since=ago(1)),
+            [],
+            id="its-last-pod-has-not-given-the-memory-back",
+        ),
+        pytest.param(
+            GpuView(reserved=ON_A0, report=gpu(A0), had_pod=True, podless_since=ago(3)),
+            ["ConfirmPlacement"],
+            id="which-is-back-by-now",
+        ),
+        pytest.param(
+            GpuView(reserved=ON_A0, report=gpu(A0), podless_since=ago(1)), ["ConfirmPlacement"], id="there-was-no-pod"
+        ),
+        pytest.param(
             GpuView(reserved=ON_A0, report=gpu(A0), foreign_until=ago(0)), ["ConfirmPlacement"], id="which-has-left-it"
         ),
     ],

@@ -188,6 +188,10 @@ class GpuIndex:
         """Since when no pod is behind the claim, as far as this process has seen; None = there is one."""
         return self._podless.get((namespace, name))
 
+    def had_pod(self, namespace: str, name: str) -> bool:
+        """Whether a pod was behind the claim, as far as this process has seen."""
+        return (namespace, name) in self._last_pod
+
     def foreign_until(self, namespace: str, name: str) -> datetime | None:
         """Until when a claim that another process wrote is left to it; None = nobody is behind it."""
         appeared = self._appeared.get((namespace, name))

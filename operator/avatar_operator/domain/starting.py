@@ -92,6 +92,9 @@ def _use_claim(view: GroupView, members: list[Instance], claim: Service, result:
         if view.gpu.foreign_until is not None and view.now < view.gpu.foreign_until:
             # Whoever wrote it may be about to use it: two that confirm or withdraw one claim undo each other's work.
             result.wake_at(view.gpu.foreign_until)
+        elif view.gpu.had_pod and (free_at := _gpu_free_at(view)) is not None and view.now < free_at:
+            # What its last pod has not given back yet would be held against the claim, and the claim taken back.
+            result.wake_at(free_at)
         else:
             result.actions.append(ConfirmPlacement(claim, wanted))
     elif pool.spec.gpu.mode in CHOSEN_LATER and view.gpu.place is None:

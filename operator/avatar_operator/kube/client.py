@@ -69,6 +69,15 @@ class KubeClient:
         self._server = server.rstrip("/")
         self._slots = asyncio.Semaphore(concurrency)
         self._observe = observe or (lambda verb, resource, code, seconds: None)
+        self._unanswered_since: float | None = None
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the first request after the last good answer; 0 while everything is answered.
+
+        An answer that says no is an answer; one that says that the API server cannot (5xx) is none.
+        """
+        return 0.0 if self._unanswered_since is None else time.monotonic() - self._unanswered_since
 
     async def get(self, resource: Resource, namespace: str, name: str) -> bytes:
         """The object as JSON bytes; NotFoundError when it is not there."""
@@ -238,6 +247,8 @@ class KubeClient:
         sent = {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})}
         data = msgspec.json.encode(body) if body is not None else None
         began, code = time.monotonic(), 0
+        if self._unanswered_since is None:
+            self._unanswered_since = began
         try:
             async with (
                 self._slots,
@@ -252,6 +263,8 @@ class KubeClient:
             ):
                 code = response.status
                 content = await response.read()
+                if code < 500:
+                    self._unanswered_since = None
                 if code < 400:
                     return content
                 raise from_status(code, _status_body(content), _retry_after(response))

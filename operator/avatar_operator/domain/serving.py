@@ -124,8 +124,11 @@ def answers_until(view: GroupView, pod: Pod) -> datetime | None:
 
 def serve(case: Case, result: Plan) -> None:
     """The pod is ready: keep status true, run the idle clock, drain and collect."""
-    if case.server.status.phase == "Draining":
+    status = case.server.status
+    if status.phase == "Draining":
         _drain(case, result)
+    elif (status.phase, status.reason) == ("Starting", "Outdated") and _outdated(case):
+        result.actions.append(DeletePod(case.pod, "Outdated"))
     else:
         _in_service(case, result)
 
@@ -348,13 +351,16 @@ def _call_off(case: Case, result: Plan) -> None:
 
 
 def _replace(case: Case, result: Plan) -> None:
-    """Roll an unused pod whose template changed; the claim stays."""
-    result.actions.append(DeletePod(case.pod, "Outdated"))
+    """Roll an unused pod whose template changed; the claim stays.
+
+    Said by compare-and-swap before the pod is deleted: a client that is counted in this very moment wins, one that
+    is counted later reads that it has to wait for the new pod.
+    """
     message = "replacing the pod: its pool or avatar changed"
     fields = {**NO_POD, "lastTermination": LastTermination(time=floor(case.view.now), reason="Outdated")}
     conditions = (("Ready", "False", "Outdated", message),)
     event = Event("Normal", "Outdated", message)
-    case.say(Desired("Starting", "Outdated", message, fields, conditions), result, event)
+    case.say(Desired("Starting", "Outdated", message, fields, conditions), result, event, exact=True)
 
 
 def _collect(case: Case, result: Plan) -> None:

@@ -138,6 +138,7 @@ async def _run_parts(
     try:
         if not await _load(resync, stop):
             return
+        reconciler.loading = False
         parts = {
             "resync": resync.run(),
             "events": recorder.run(),

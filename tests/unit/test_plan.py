@@ -871,9 +871,15 @@ def test_a_used_outdated_pod_is_left_alone() -> None:
 
 def test_an_outdated_pod_is_replaced_and_its_claim_stays() -> None:
     result = plan(outdated(draining("Outdated"), runtime=RuntimeView(seen(0), draining=True, told_at=ago(1))))
-    assert "ReleaseClaim" not in kinds(result.actions)
-    assert "DeleteInstance" not in kinds(result.actions)
     assert patches(result)["one"]["lastTermination"]["reason"] == "Outdated"
+    [action] = result.actions
+    assert isinstance(action, PatchStatus)
+    assert action.exact, "a client that is counted meanwhile wins"
+
+
+def test_an_outdated_pod_is_deleted_when_its_instance_says_so() -> None:
+    said = instance(status=status("Starting", reason="Outdated", port=8615))
+    assert [type(a) for a in plan(outdated(said)).actions] == [DeletePod]
 
 
 # ---- deletion -----------------------------------------------------------------------------------

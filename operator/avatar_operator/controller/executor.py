@@ -331,6 +331,8 @@ class Executor:
 
     async def _delete_pod(self, key: GroupKey, action: DeletePod) -> None:
         meta = action.pod.metadata
+        if action.reason == "NotWanted" and await self._owners_have_changed(action.pod):
+            return
         if action.reason not in ("NotWanted", "Outdated", "Duplicate"):
             self._metrics.pod_failures.labels(action.reason).inc()
         try:
@@ -344,6 +346,23 @@ class Executor:
             self._store.apply(msgspec.convert(pod, Pod))
         else:
             self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
+
+    async def _owners_have_changed(self, pod: Pod) -> bool:
+        """Ask the API server whether nobody wants the pod: that the store knows of nobody is no proof.
+
+        A watch may be behind, and one that has stalled says nothing at all. What the store did not know is in it
+        then, and planned with.
+        """
+        changed = False
+        for owner in pod.metadata.owner_references:
+            if owner.kind != "AvatarInstance":
+                continue
+            try:
+                raw = await self._client.get(INSTANCES, pod.metadata.namespace, owner.name)
+            except NotFoundError:
+                continue
+            changed |= self._store.apply(msgspec.json.decode(raw, type=Instance))
+        return changed
 
     async def _set_owners(self, action: SetOwners) -> None:
         version = action.pod.metadata.resource_version

@@ -151,6 +151,7 @@ async def _run_parts(options: Options, parts: _Parts) -> None:
     try:
         if not await _load(parts.resync, stop):
             return
+        parts.reconciler.loading = False
         streams = watch.run(
             watched(nodes=options.nodes),
             parts.store,

@@ -171,7 +171,7 @@ def serve(case: Case, result: Plan) -> None:
         _begin_drain(case, "MaxAge", result)
     elif running and clock.collect:
         _begin_drain(case, "Unclaimed" if clock.unclaimed else "Idle", result)
-    elif running and _outdated(case) and _unused(case, result):
+    elif running and outdated(case) and _unused(case, result):
         _begin_drain(case, "Outdated", result)
     elif running and clock.probe:
         # What status says next depends on the answer.
@@ -370,7 +370,7 @@ def awaited(case: Case) -> bool:
     return ends is not None and case.view.now < ends
 
 
-def _outdated(case: Case) -> bool:
+def outdated(case: Case) -> bool:
     """Whether the pod would be made differently today."""
     if case.view.avatar is None or check(case.server, case.pool, case.view.avatar) is not None:
         return False

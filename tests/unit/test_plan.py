@@ -776,11 +776,25 @@ def test_the_last_one_has_left_an_old_pod() -> None:
     (action,) = plan(with_pod(draining("MaxAge"), pool=AGED, runtime=left)).actions
     assert isinstance(action, DeleteInstance)
     assert action.reason == "MaxAge"
-    forever = pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=50))
-    assert kinds(plan(with_pod(draining("MaxAge"), pool=forever, runtime=left)).actions) == ["DeletePod", "PatchStatus"]
-    warm = plan(with_pod(draining("MaxAge"), pool=AGED, avatar=avatar(keep_warm=True), runtime=left))
-    assert kinds(warm.actions) == ["DeletePod", "PatchStatus"]
-    assert patches(warm)["one"]["lastTermination"]["reason"] == "MaxAge"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param({"pool": pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=50))}, id="never-idle"),
+        pytest.param({"pool": AGED, "avatar": avatar(keep_warm=True)}, id="kept-warm"),
+    ],
+)
+def test_what_is_never_collected_gets_a_new_pod_at_its_age(kept: dict[str, Any]) -> None:
+    """Said first, by compare-and-swap; then done."""
+    left = RuntimeView(seen(0), draining=True, told_at=ago(1))
+    (action,) = plan(with_pod(draining("MaxAge"), runtime=left, **kept)).actions
+    assert isinstance(action, PatchStatus)
+    assert action.exact
+    assert (action.status["phase"], action.status["lastTermination"]["reason"]) == ("Starting", "MaxAge")
+    said = serving(phase="Starting", reason="MaxAge", ready_time=None)
+    (done,) = plan(with_pod(said, runtime=left, **kept)).actions
+    assert isinstance(done, DeletePod)
 
 
 def test_an_age_limit_that_was_raised_calls_it_off() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,9 +14,9 @@ _SERIAL = itertools.count(1)
 
 
 def own_address() -> str:
-    """A loopback address that no other fake runtime of this process has."""
+    """A loopback address that no other fake runtime has: of this process, and hardly one of another test run."""
     number = next(_SERIAL)
-    return f"127.86.{number // 200}.{number % 200 + 1}"
+    return f"127.{100 + os.getpid() % 100}.{number // 200}.{number % 200 + 1}"
 
 
 @dataclass

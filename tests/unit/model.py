@@ -391,8 +391,9 @@ class Model:
                 self._release_claim(service)
             case CreatePod(body):
                 self._create_pod(key, memory, body)
-            case DeletePod(pod):
-                self._delete_pod(pod)
+            case DeletePod(pod, reason):
+                if reason != "NotWanted" or not self._wanted_after_all(key, pod):
+                    self._delete_pod(pod, reason)
             case SetOwners(pod, owners):
                 self._set_owners(pod, owners)
             case MarkInUse(pod, in_use):
@@ -473,7 +474,13 @@ class Model:
             memory.rejection = ("PodNameTaken", f"a pod named {name} exists")
         self._deliver(Pod, name)
 
-    def _delete_pod(self, pod: Pod) -> None:
+    def _wanted_after_all(self, key: GroupKey, pod: Pod) -> bool:
+        owners = [o for ref in pod.metadata.owner_references if (o := self.get(Instance, ref.name)) is not None]
+        for owner in owners:
+            self.store.apply(owner)
+        return any(wants_to_run(owner) and group(owner) == key.id for owner in owners)
+
+    def _delete_pod(self, pod: Pod, reason: str) -> None:
         name = pod.metadata.name
         self._wrote("DELETE", Pod, name)
         known = self.get(Pod, name)
@@ -481,6 +488,8 @@ class Model:
             self.store.remove(Pod, NAMESPACE, name, pod.metadata.uid)
             return
         if known.metadata.deletion_timestamp is None:
+            if reason in ("NotWanted", "Outdated"):
+                self.nobody_is_served(known)
             gone = msgspec.structs.replace(known.metadata, deletion_timestamp=self.now)
             self._put(msgspec.structs.replace(known, metadata=gone), tell=False)
         self._deliver(Pod, name)
@@ -558,6 +567,13 @@ class Model:
         if draining:
             self.drained[pod.metadata.uid] = self._next()
         return None
+
+    def nobody_is_served(self, pod: Pod) -> None:
+        """A pod is ended only when no instance that it serves says both that it runs and that somebody is there."""
+        for owner in pod.metadata.owner_references:
+            item = self.get(Instance, owner.name)
+            if item is not None and item.metadata.uid == owner.uid and item.status.phase in ("Running", "Draining"):
+                assert item.counted_connections == 0, f"{pod.metadata.name} is deleted under {owner.name}"
 
     def nobody_uses(self, instance: Instance) -> None:
         """The rule above all: what somebody uses is not collected."""

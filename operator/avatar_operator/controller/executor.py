@@ -44,6 +44,7 @@ from avatar_operator.domain.names import (
 )
 from avatar_operator.domain.objects import mended
 from avatar_operator.domain.placement import Placement
+from avatar_operator.domain.plan import wants_to_run
 from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
 from avatar_operator.domain.status import full
 from avatar_operator.domain.view import Activity, GpuHints, GroupKey, GroupView, RuntimeView
@@ -54,7 +55,7 @@ from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, RESOURCE_CLAIMS
 
 from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .gate import Gate
-from .keys import PoolKey
+from .keys import PoolKey, group_of
 from .metrics import Metrics
 from .probe import RuntimeProbe
 from .store import Store
@@ -331,7 +332,7 @@ class Executor:
 
     async def _delete_pod(self, key: GroupKey, action: DeletePod) -> None:
         meta = action.pod.metadata
-        if action.reason == "NotWanted" and await self._owners_have_changed(action.pod):
+        if action.reason == "NotWanted" and await self._wanted_after_all(key, action.pod):
             return
         if action.reason not in ("NotWanted", "Outdated", "Duplicate"):
             self._metrics.pod_failures.labels(action.reason).inc()
@@ -347,13 +348,13 @@ class Executor:
         else:
             self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
 
-    async def _owners_have_changed(self, pod: Pod) -> bool:
-        """Ask the API server whether nobody wants the pod: that the store knows of nobody is no proof.
+    async def _wanted_after_all(self, key: GroupKey, pod: Pod) -> bool:
+        """Ask the API server whether an owner wants the pod: that the plan knew of none is no proof.
 
         A watch may be behind, and one that has stalled says nothing at all. What the store did not know is in it
         then, and planned with.
         """
-        changed = False
+        wanted = False
         for owner in pod.metadata.owner_references:
             if owner.kind != "AvatarInstance":
                 continue
@@ -361,8 +362,10 @@ class Executor:
                 raw = await self._client.get(INSTANCES, pod.metadata.namespace, owner.name)
             except NotFoundError:
                 continue
-            changed |= self._store.apply(msgspec.json.decode(raw, type=Instance))
-        return changed
+            found = msgspec.json.decode(raw, type=Instance)
+            self._store.apply(found)
+            wanted |= wants_to_run(found) and group_of(found)[0] == key
+        return wanted
 
     async def _set_owners(self, action: SetOwners) -> None:
         version = action.pod.metadata.resource_version

@@ -352,8 +352,8 @@ class Executor:
             answered = memory.runtime.answered_at if memory.pod_uid == pod.metadata.uid else None
             for phase, seconds in phases(action.instance, pod, answered, now).items():
                 self._metrics.start_phase_seconds.labels(meta.namespace, pool, phase).observe(seconds)
-        if new.get("phase") == "Stopped" and new.get("reason", old.reason) == "Idle":
-            self._metrics.collected.labels(meta.namespace, pool, "Sleep").inc()
+        if new.get("phase") == "Stopped":
+            self._metrics.collected.labels(meta.namespace, pool, "Sleep", str(new.get("reason", old.reason))).inc()
 
     async def _delete_instance(self, action: DeleteInstance) -> None:
         instance = action.instance
@@ -371,7 +371,7 @@ class Executor:
         else:
             if instance.counted_connections:
                 self._metrics.culled_active.inc()
-            self._metrics.collected.labels(meta.namespace, instance.spec.pool_ref, "Delete").inc()
+            self._metrics.collected.labels(meta.namespace, instance.spec.pool_ref, "Delete", action.reason).inc()
             self._recorder.record("AvatarInstance", meta, action.event)
             log.info(
                 "%s: %s",

@@ -94,9 +94,12 @@ class AvatarSession:
         try:
             await asyncio.wait_for(self._pictured.wait(), max(0.1, rest))
         except TimeoutError:
+            connected = self.pc.connectionState == "connected"
+            what = "media may flow, but no picture came" if connected else "signalling works, the UDP way does not"
             raise ConnectTimeout(
                 f"no picture within {timeout:.0f} s (connection {self.pc.connectionState}, ICE "
-                f"{self.pc.iceConnectionState}): signalling works, the UDP way to the avatar does not"
+                f"{self.pc.iceConnectionState}): {what}",
+                connected=connected,
             ) from None
 
     def _on_state(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 
 from avatar_operator.domain.meaning import meant
 from avatar_operator.domain.resources import ContainerState, ContainerStatus, Gpu, GpuStatus, PoolStatus, Session
@@ -14,7 +16,10 @@ from avatar_operator.domain.resources import PoolPortStatus as PortStatus
 from avatar_operator.plugin import listing, pools, steps, words
 from avatar_operator.plugin.app import ordered
 from avatar_operator.plugin.steps import Involved, Told
+from avatar_operator.plugin.talk import MEDIA
 from tests.unit.builders import NOW, ago, bare_pod, condition, instance, later, meta, pool, running, waiting
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # ---- words ---------------------------------------------------------------------------
 
@@ -190,3 +195,16 @@ def test_a_container_without_a_state_is_no_crash() -> None:
     item = instance(status=starting())
     empty = bare_pod(container=ContainerStatus(name="runtime", state=ContainerState()))
     assert steps.step(item, empty, (), NOW).startswith("pod avatar-8615")
+
+
+def test_remedies_are_of_reasons_that_the_operator_gives() -> None:
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "operator/avatar_operator/domain").glob("*.py")
+    )
+    assert [reason for reason in steps.REMEDIES if f'"{reason}"' not in source] == []
+
+
+def test_each_network_mode_has_advice_for_media_that_do_not_come() -> None:
+    crd = yaml.safe_load((ROOT / "crds/avatarpools.yaml").read_text(encoding="utf-8"))
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert set(MEDIA) == set(spec["properties"]["network"]["properties"]["mode"]["enum"])

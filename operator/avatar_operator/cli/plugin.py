@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
 
 
 def main() -> None:
     """Run `kubectl avatar …`."""
     try:
-        from avatar_operator.plugin.app import PROGRAM, app, ordered
+        from avatar_operator.plugin.app import PROGRAM, ordered
 
-        app(ordered(sys.argv[1:]), prog_name=PROGRAM)
+        commands()(ordered(sys.argv[1:]), prog_name=PROGRAM)
     except ImportError as error:
         sys.exit(f"kubectl avatar needs more packages ({error}): pip install 'avatar-operator[plugin]'")
     except KeyboardInterrupt:
@@ -20,11 +24,17 @@ def main() -> None:
 def complete() -> None:
     """Print candidates for the last word, as kubectl asks for them."""
     from avatar_operator.plugin import completion
-    from avatar_operator.plugin.app import app
 
-    found, directive = completion.complete(app, sys.argv[1:], completion.look)
+    found, directive = completion.complete(commands(), sys.argv[1:], completion.look)
     lines = [f"{each.word}\t{each.about}" if each.about else each.word for each in found]
     sys.stdout.write("\n".join([*lines, f":{directive}"]) + "\n")
+
+
+def commands() -> typer.Typer:
+    """The plugin's commands."""
+    from avatar_operator.plugin.app import app
+
+    return app
 
 
 if __name__ == "__main__":

@@ -44,6 +44,9 @@ MEDIA = {
 }
 
 
+BUSY = "the runtime may be too busy: see kubectl avatar logs and top, and give it longer (--timeout)"
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """What the options say. Times in seconds; ``save`` None: a name is made of the avatar's and the time."""
@@ -140,7 +143,8 @@ async def _converse(link: Link, item: Instance, words: Words, url: str, http: ai
     try:
         return await converse(url, words.text, timeout=words.timeout, limit=words.limit, stun=words.stun, http=http)
     except ConnectTimeout as error:
-        raise Stop(f"{error}\nwhat to do: {await _media_advice(link, item)}") from error
+        advice = BUSY if error.connected else await _media_advice(link, item)
+        raise Stop(f"{name}: {error}\nwhat to do: {advice}") from error
     except Refused as error:
         raise Stop(f"{name} refuses: {error}") from error
     except (SpeechError, NoMedia) as error:

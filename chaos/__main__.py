@@ -113,7 +113,7 @@ async def _campaign(options: argparse.Namespace, kubeconfig: Path) -> int:
         print("interrupted: ending the runs under way", file=sys.stderr)
         everything.cancel()
     stopping.cancel()
-    await asyncio.gather(*workers, return_exceptions=True)
+    await asyncio.gather(everything, stopping, *workers, return_exceptions=True)
     errors = [w.exception() for w in workers if not w.cancelled() and w.exception()]
     print(campaign.summary())
     for verdict in campaign.failed:

@@ -751,11 +751,22 @@ def test_nobody_is_thrown_out_for_its_age(item: dict[str, Any], runtime: Runtime
 
 def test_it_is_asked_again_who_is_there_still() -> None:
     server = draining("MaxAge", drain_deadline=None, idle_deadline=None, observed_sessions=2)
-    asked = RuntimeView(seen(2, at=ago(61)), draining=True, told_at=ago(99))
+    asked = RuntimeView(seen(2, at=ago(61), draining=True), draining=True, told_at=ago(99))
     assert kinds(plan(with_pod(server, pool=AGED, runtime=asked)).actions) == ["ProbeActivity"]
-    (action,) = plan(with_pod(server, pool=AGED, runtime=RuntimeView(seen(1), draining=True, told_at=ago(99)))).actions
+    fewer = RuntimeView(seen(1, draining=True), draining=True, told_at=ago(99))
+    (action,) = plan(with_pod(server, pool=AGED, runtime=fewer)).actions
     assert isinstance(action, PatchStatus)
     assert action.status == {"observedSessions": 1}
+
+
+def test_one_that_was_out_of_reach_is_told_again() -> None:
+    server = draining("MaxAge", drain_deadline=None, idle_deadline=None, observed_sessions=2)
+    told = RuntimeView(seen(2), draining=True, told_at=ago(61))
+    (action,) = plan(with_pod(server, pool=AGED, runtime=told)).actions
+    assert isinstance(action, SetDraining)
+    assert action.draining
+    heard = RuntimeView(seen(2, draining=True), draining=True, told_at=ago(61))
+    assert plan(with_pod(server, pool=AGED, runtime=heard)).actions == []
 
 
 def test_the_last_one_has_left_an_old_pod() -> None:

@@ -26,7 +26,7 @@ def drain(case: Case, result: Plan) -> None:
     if reason not in WHY_DRAINING or (patient and not _is_too_old(case)) or (used and not patient):
         _call_off(case, result)
         return
-    if runtime.draining is not True or runtime.told_at is None:
+    if runtime.draining is not True or runtime.told_at is None or (patient and _forgot(case)):
         result.actions.append(SetDraining(case.pod, case.port, draining=True))
         return
     if case.settings.count_from_runtime:
@@ -52,6 +52,15 @@ def drain(case: Case, result: Plan) -> None:
 def _is_too_old(case: Case) -> bool:
     limit = age_limit(case)
     return limit is not None and case.view.now >= limit
+
+
+def _forgot(case: Case) -> bool:
+    """Whether the runtime takes offers though it was told not to: it was out of reach then, or has restarted since."""
+    runtime = case.view.runtime
+    if runtime.told_at is None or runtime.activity is None or runtime.activity.draining:
+        return False
+    # Stock LiveTalking never says; once a beat will do.
+    return case.view.now >= runtime.told_at + timedelta(seconds=case.beat)
 
 
 def _look_again(case: Case, result: Plan) -> bool:

@@ -22,8 +22,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvloop
-
 from .cluster import bring_up, is_own
 from .operators import faketime
 from .plan import Plan, draw
@@ -77,7 +75,7 @@ def main() -> int:
     if options.cluster_faults and not is_own(kubeconfig):
         print("--cluster-faults kills components: it is for the devcluster `chaos` alone", file=sys.stderr)
         return 2
-    return uvloop.run(_campaign(options, kubeconfig))
+    return asyncio.run(_campaign(options, kubeconfig))
 
 
 async def _campaign(options: argparse.Namespace, kubeconfig: Path) -> int:
@@ -113,7 +111,7 @@ async def _campaign(options: argparse.Namespace, kubeconfig: Path) -> int:
         print("interrupted: ending the runs under way", file=sys.stderr)
         everything.cancel()
     stopping.cancel()
-    await asyncio.gather(*workers, return_exceptions=True)
+    await asyncio.gather(everything, stopping, *workers, return_exceptions=True)
     errors = [w.exception() for w in workers if not w.cancelled() and w.exception()]
     print(campaign.summary())
     for verdict in campaign.failed:

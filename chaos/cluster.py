@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tests.support.api import Api, until
 
+from .plan import COMPONENTS
+
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "chaos"
 
@@ -68,10 +70,9 @@ class Components:
 
     async def calm(self, api: Api) -> None:
         """Everything runs again, and the API server says that it is ready."""
-        for name in ("etcd", "kube-apiserver", "containerd", "kubelet", "kube-controller-manager", "kube-scheduler"):
+        for name in COMPONENTS:
             await self._component("start", name)
             await self._component("thaw", name)
-        await self._component("start", "kwok")
 
         async def ready() -> str:
             with contextlib.suppress(Exception):

@@ -6,14 +6,12 @@ import asyncio
 import time
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime
 
-from tests.support.api import GROUP, Json
+from tests.support.api import Json
 from tests.support.world import MANAGED, World
 
-LABEL_GROUP = f"{GROUP}/group"
-LABEL_POOL = f"{GROUP}/pool"
-LABEL_PORT = f"{GROUP}/port"
+from .objects import LABEL_POOL, LABEL_PORT, capacity, counted, kin, label, ready, seconds
+
 # A decision that is due may be so late (seconds) before it counts as forgotten.
 LATE = 4.0
 # Pods in these phases of an instance exist.
@@ -64,7 +62,7 @@ def complaints(state: State, skew: float = 0.0) -> list[str]:
     found += _objects(state)
     groups: dict[tuple[str, ...], list[Json]] = defaultdict(list)
     for instance in state.instances:
-        groups[_kin(instance)].append(instance)
+        groups[kin(instance)].append(instance)
     for members in groups.values():
         members.sort(key=lambda i: (i["metadata"]["creationTimestamp"], i["metadata"]["name"]))
         for member in members:
@@ -74,7 +72,7 @@ def complaints(state: State, skew: float = 0.0) -> list[str]:
     ports: dict[int, set[tuple[str, ...]]] = defaultdict(set)
     for instance in state.instances:
         if (port := instance.get("status", {}).get("port")) is not None:
-            ports[port].add(_kin(instance))
+            ports[port].add(kin(instance))
     found += [f"port {port} is shown by {len(of)} groups" for port, of in ports.items() if len(of) > 1]
     return found + _queues(state)
 
@@ -107,15 +105,14 @@ def _explained(state: State, member: Json, late: float) -> list[str]:
     phase, reason = status.get("phase", ""), status.get("reason", "")
     pods = {pod["metadata"]["name"]: pod for pod in state.pods}
     pod = pods.get(status.get("podName", ""))
-    counted = max(status.get("connections", 0), len(status.get("sessions", [])))
     if status.get("observedGeneration") != member["metadata"].get("generation"):
         return [f"observedGeneration {status.get('observedGeneration')} of {member['metadata'].get('generation')}"]
     match phase:
         case "Running" | "Shared":
-            return _serves(state, member, pod, counted, late)
+            return _serves(state, member, pod, late)
         case "Stopped":
-            if counted:
-                return [f"{counted} connections and nobody wakes it"]
+            if counted(member):
+                return [f"{counted(member)} connections and nobody wakes it"]
             return ["it shows a port"] if "port" in status else []
         case "Failed":
             return _failed(state, spec, status, reason, late)
@@ -127,26 +124,26 @@ def _explained(state: State, member: Json, late: float) -> list[str]:
             return [f"{phase or 'no phase'} is no state to rest in"]
 
 
-def _serves(state: State, member: Json, pod: Json | None, counted: int, late: float) -> list[str]:
+def _serves(state: State, member: Json, pod: Json | None, late: float) -> list[str]:
     status = member["status"]
     if pod is None:
         return [f"its pod {status.get('podName')} does not exist"]
     found = []
-    if pod["metadata"]["labels"].get(LABEL_PORT) != str(status.get("port")):
-        found.append(f"its pod has port {pod['metadata']['labels'].get(LABEL_PORT)}")
+    if label(pod, LABEL_PORT) != str(status.get("port")):
+        found.append(f"its pod has port {label(pod, LABEL_PORT)}")
     if member["metadata"]["uid"] not in {r["uid"] for r in pod["metadata"].get("ownerReferences", [])}:
         found.append("it does not own its pod")
-    if not any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", [])):
+    if not ready(pod):
         found.append("its pod is not Ready")
     if status["phase"] == "Shared":
         server = next((i for i in state.instances if i["metadata"]["name"] == status.get("sharedWith")), None)
-        if server is None or _kin(server) != _kin(member) or server.get("status", {}).get("phase") not in SERVED:
+        if server is None or kin(server) != kin(member) or server.get("status", {}).get("phase") not in SERVED:
             found.append(f"sharedWith {status.get('sharedWith')} does not serve it")
         elif server["status"].get("port") != status.get("port"):
             found.append(f"its server has port {server['status'].get('port')}")
     deadline = status.get("idleDeadline")
-    if deadline is not None and _time(deadline) < state.now - late:
-        found.append(f"its idleDeadline passed {state.now - _time(deadline):.1f} s ago")
+    if deadline is not None and seconds(deadline) < state.now - late:
+        found.append(f"its idleDeadline passed {state.now - seconds(deadline):.1f} s ago")
     return found
 
 
@@ -165,15 +162,15 @@ def _failed(state: State, spec: Json, status: Json, reason: str, late: float) ->
         return [f"{reason} without a next try"]
     if status.get("lastTermination", {}).get("reason") != reason:
         return [f"reason {reason}, lastTermination {status.get('lastTermination', {}).get('reason')}"]
-    if _time(retry) < state.now - late:
-        return [f"its next try was due {state.now - _time(retry):.1f} s ago"]
+    if seconds(retry) < state.now - late:
+        return [f"its next try was due {state.now - seconds(retry):.1f} s ago"]
     return []
 
 
 def _because_of_its_server(state: State, member: Json, status: Json, otherwise: str) -> list[str]:
     """A follower waits because its server does; that one is judged itself."""
     server = next((i for i in state.instances if i["metadata"]["name"] == status.get("sharedWith")), None)
-    if server is None or _kin(server) != _kin(member):
+    if server is None or kin(server) != kin(member):
         return [otherwise]
     return []
 
@@ -183,8 +180,8 @@ def _queues(state: State) -> list[str]:
     found = []
     for name, pool in state.pools.items():
         spec = pool["spec"]
-        capacity = min(spec.get("maxInstances", 1 << 30), spec["ports"]["count"])
-        held = [s for s in state.services if s["metadata"]["labels"].get(LABEL_POOL) == name]
+        room = capacity(spec)
+        held = [s for s in state.services if label(s, LABEL_POOL) == name]
         waiting = [
             i
             for i in state.instances
@@ -192,10 +189,10 @@ def _queues(state: State) -> list[str]:
             and i.get("status", {}).get("phase") == "Pending"
             and not i["status"].get("sharedWith")
         ]
-        if any(i["status"].get("reason") == "PoolFull" for i in waiting) and len(held) < capacity:
-            found.append(f"pool {name} runs {len(held)} of {capacity} while {len(waiting)} wait")
+        if any(i["status"].get("reason") == "PoolFull" for i in waiting) and len(held) < room:
+            found.append(f"pool {name} runs {len(held)} of {room} while {len(waiting)} wait")
         # Ports of another pool, or of a stranger, may be in the range: then waiting for one is right with free places.
-        taken = {int(s["metadata"]["labels"][LABEL_PORT]) for s in state.services}
+        taken = {int(label(s, LABEL_PORT)) for s in state.services}
         ports = set(range(spec["ports"]["base"], spec["ports"]["base"] + spec["ports"]["count"]))
         if any(i["status"].get("reason") == "PortsExhausted" for i in waiting) and ports - taken:
             found.append(f"pool {name} has the ports {sorted(ports - taken)} while {len(waiting)} wait")
@@ -209,13 +206,3 @@ def _line(instance: Json) -> str:
     status = instance.get("status", {})
     words = [status.get("phase", "-"), status.get("reason", "-"), f"port {status.get('port')}"]
     return f"({', '.join(words)})"
-
-
-def _kin(instance: Json) -> tuple[str, ...]:
-    spec = instance["spec"]
-    own = instance["metadata"]["uid"] if spec.get("exclusive") else ""
-    return spec.get("poolRef", "default"), spec["avatarName"], own
-
-
-def _time(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()

@@ -19,7 +19,7 @@ RESYNC_SECONDS = 2
 RESTART_SECONDS = 0.3
 # Looked for often enough that a run need not wait, and seldom enough to cost nothing.
 LOOK_SECONDS = 0.1
-STOP_SECONDS = 10
+STOP_SECONDS = 30
 # The first start; with several runs at once on few cores it is a matter of many seconds.
 START_SECONDS = 120
 

@@ -19,14 +19,15 @@ AVATARS = ("Ada", "Bob", "Cy", "Dee")
 # An avatar that most instances of it wait for in vain, until a step creates it.
 LATE = "Late"
 WRITTEN = ("pods", "services", "avatarinstances")
+# In the order in which they can be started.
 COMPONENTS = (
-    "kube-apiserver",
     "etcd",
+    "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
-    "kwok",
-    "kubelet",
     "containerd",
+    "kubelet",
+    "kwok",
 )
 # The operator's writes that matter: killed before or after one of them, nothing may be left over.
 WRITES = (

@@ -10,17 +10,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from tests.support.api import GROUP, Json
+from tests.support.api import Json
 from tests.support.history import Event, Violation
 
 from .deeds import Deeds
+from .objects import (
+    INSTANCES,
+    LABEL_GROUP,
+    LABEL_POOL,
+    LABEL_PORT,
+    LEASES,
+    POOLS,
+    capacity,
+    counted,
+    group,
+    kin,
+    label,
+    lives,
+    ready,
+    seconds,
+)
 
-LABEL_PORT = f"{GROUP}/port"
-LABEL_POOL = f"{GROUP}/pool"
-LABEL_GROUP = f"{GROUP}/group"
-INSTANCES, POOLS, LEASES = "avatarinstances", "avatarpools", "coordination.k8s.io/v1/leases"
 RESOURCES = (INSTANCES, POOLS, "avatars", "pods", "services", LEASES)
 # What the operator knows of a pool's spec, of a claim or of a count may be so old (seconds) while its watch is stalled.
 LAG = 12.0
@@ -103,7 +114,7 @@ class Rules:
     def _claimed(self, event: Event) -> None:
         """The claim is there before the pod."""
         claim = self._now["services"].get(event.name)
-        if claim is not None and _group(claim) == _group(event.body):
+        if claim is not None and group(claim) == group(event.body):
             return
         if claim is None and self.deeds.deleted_name(f"services/{event.name}", event.at - LAG, event.at):
             return
@@ -114,7 +125,7 @@ class Rules:
         twins = [
             name
             for name, pod in self._now["pods"].items()
-            if name != event.name and _group(pod) == _group(event.body) and _lives(pod)
+            if name != event.name and group(pod) == group(event.body) and lives(pod)
         ]
         if twins:
             self._break(event, "two pods of one avatar", f"{event.name} is created while {', '.join(twins)} lives")
@@ -127,14 +138,14 @@ class Rules:
         if event.kind != "DELETED" or event.body["metadata"]["uid"] in self.deeds.deleted:
             return
         pod = self._now["pods"].get(event.name)
-        if pod is not None and _group(pod) == _group(event.body):
+        if pod is not None and group(pod) == group(event.body):
             self._break(event, "claim released over a pod", f"Service {event.name} goes while its pod exists")
 
     def _room(self, event: Event) -> None:
         """Never more claims, and so pods, than the pool allows, or allowed a moment ago."""
-        pool = _label(event.body, LABEL_POOL)
+        pool = label(event.body, LABEL_POOL)
         claims = self._now["services"].items()
-        held = sorted({name for name, body in claims if _label(body, LABEL_POOL) == pool} | {event.name})
+        held = sorted({name for name, body in claims if label(body, LABEL_POOL) == pool} | {event.name})
         allowed = max(self._recent(self._capacities[pool], event.at), default=None)
         if allowed is not None and len(held) > allowed and not self._restored(event):
             self._break(event, "pool overfull", f"{len(held)} claims in pool {pool}, which allows {allowed}: {held}")
@@ -142,12 +153,12 @@ class Rules:
     def _restored(self, event: Event) -> bool:
         """A claim that was deleted by hand over a pod is made again, whatever the pool allows by now."""
         pod = self._now["pods"].get(event.name)
-        return pod is not None and _group(pod) == _group(event.body)
+        return pod is not None and group(pod) == group(event.body)
 
     def _ports(self, event: Event) -> None:
         """One pod and one claim per port; no port in the status of two that do not share."""
         for resource in ("pods", "services"):
-            ports = [_label(body, LABEL_PORT) for body in self._now[resource].values() if _label(body, LABEL_PORT)]
+            ports = [label(body, LABEL_PORT) for body in self._now[resource].values() if label(body, LABEL_PORT)]
             if len(ports) != len(set(ports)):
                 self._break(event, "port held twice", f"{resource} have the ports {sorted(ports)}")
         if event.resource != INSTANCES or event.kind == "DELETED":
@@ -156,7 +167,7 @@ class Rules:
         if shown is None:
             return
         for name, other in self._now[INSTANCES].items():
-            if name != event.name and other.get("status", {}).get("port") == shown and _kin(other) != _kin(event.body):
+            if name != event.name and other.get("status", {}).get("port") == shown and kin(other) != kin(event.body):
                 self._break(event, "port shown twice", f"{event.name} and {name} both show port {shown}")
 
     # ---- in use --------------------------------------------------------------------------
@@ -169,17 +180,17 @@ class Rules:
         if (
             uid in self.deeds.deleted
             or uid in self.deeds.broken
-            or not _ready(last)
+            or not ready(last)
             or not any(owner in living for owner in owners)
             or self.deeds.outage(event.at, LAG)
         ):
             return
         users = [
-            f"{name} ({_counted(body)} connections, {body['status'].get('phase')})"
+            f"{name} ({counted(body)} connections, {body['status'].get('phase')})"
             for name, body in self._now[INSTANCES].items()
             if body.get("status", {}).get("podName") == event.name
             and body["status"].get("phase") in ("Running", "Shared", "Draining")
-            and _counted(body)
+            and counted(body)
         ]
         if users:
             self._break(event, "pod in use ended", f"pod {event.name} is ended under {', '.join(users)}")
@@ -210,13 +221,13 @@ class Rules:
         if old is not None and status.get("phase") == "Stopped" != old.body.get("status", {}).get("phase"):
             self._sleeps(event, old)
         life = old or Life(event.body, event.at)
-        if _counted(event.body) or (old is not None and _counted(old.body)):
+        if counted(event.body) or (old is not None and counted(old.body)):
             life.unused_since = event.at
         if status.get("phase") not in ("Running", "Draining", "Shared"):
             life.serving_since = None
         elif life.serving_since is None:
             life.serving_since = event.at
-        if _counted(event.body) != _counted(life.body):
+        if counted(event.body) != counted(life.body):
             life.counted_at = event.at
         life.body = event.body
         self._lives[uid] = life
@@ -227,8 +238,8 @@ class Rules:
         life = self._lives.get(uid)
         if uid in self.deeds.deleted or life is None:
             return
-        if _counted(event.body):
-            self._break(event, "instance in use deleted", f"{event.name} has {_counted(event.body)} connections")
+        if counted(event.body):
+            self._break(event, "instance in use deleted", f"{event.name} has {counted(event.body)} connections")
             return
         self._idle_long_enough(event, life)
         pod = self._now["pods"].get(str(life.body.get("status", {}).get("podName")))
@@ -236,8 +247,8 @@ class Rules:
             self._talking(event, pod["metadata"]["uid"])
 
     def _sleeps(self, event: Event, life: Life) -> None:
-        if _counted(event.body):
-            self._break(event, "put to sleep in use", f"{event.name} has {_counted(event.body)} connections")
+        if counted(event.body):
+            self._break(event, "put to sleep in use", f"{event.name} has {counted(event.body)} connections")
         elif event.body["status"].get("reason") in ("Idle", "Unclaimed"):
             self._idle_long_enough(event, life)
 
@@ -258,9 +269,10 @@ class Rules:
         """All that may have been in force: its own now and before, its sharers', the pool's."""
         pool = event.body["spec"].get("poolRef", "default")
         yield from self._recent(self._idles[pool], event.at)
-        kin = [life.body for life in self._lives.values() if _kin(life.body) == _kin(event.body)]
-        for body in kin:
-            value = body["spec"].get("idle", {}).get("timeoutSeconds")
+        for life in self._lives.values():
+            if kin(life.body) != kin(event.body):
+                continue
+            value = life.body["spec"].get("idle", {}).get("timeoutSeconds")
             if value is not None:
                 yield value
         if own is not None:
@@ -296,9 +308,9 @@ class Rules:
         status = event.body["status"]
         kept = {s["id"] for s in status.get("sessions", [])}
         dropped = [s for s in was.get("sessions", []) if s["id"] not in kept]
-        over = all("expires" in s and _time(s["expires"]) <= event.wall + ROUNDING + self.skew for s in dropped)
-        counted = max(was.get("connections", 0), len(was.get("sessions", [])))
-        return bool(dropped) and over and status.get("connections", 0) == counted - len(dropped)
+        over = all("expires" in s and seconds(s["expires"]) <= event.wall + ROUNDING + self.skew for s in dropped)
+        left = counted({"status": was}) - len(dropped)
+        return bool(dropped) and over and status.get("connections", 0) == left
 
     def _corrected(self, event: Event) -> bool:
         """Counts that stand for connectionLeakSeconds while the runtime contradicts them are set to 0, all sharers'."""
@@ -310,9 +322,9 @@ class Rules:
         life = self._lives[event.body["metadata"]["uid"]]
         if idle.get("activitySource") != "Runtime" or life.serving_since is None:
             return False
-        sharers = [other for other in self._lives.values() if _kin(other.body) == _kin(event.body)]
+        sharers = [other for other in self._lives.values() if kin(other.body) == kin(event.body)]
         # Their counts are set to 0 at one moment, one version after the other.
-        changes = [o.counted_at for o in sharers if _counted(o.body) or o is life]
+        changes = [o.counted_at for o in sharers if counted(o.body) or o is life]
         patience = idle.get("connectionLeakSeconds", 300) - ROUNDING - self.skew
         return event.at - max(life.serving_since, *changes) >= patience
 
@@ -335,11 +347,11 @@ class Rules:
         if before is not None:
             # The old one was in force until now.
             for kept, value in (
-                (self._capacities, _capacity(before["spec"])),
+                (self._capacities, capacity(before["spec"])),
                 (self._idles, before["spec"].get("idle", {}).get("timeoutSeconds", 0)),
             ):
                 kept[event.name][-1] = (event.at, value)
-        self._capacities[event.name].append((float("inf"), _capacity(spec)))
+        self._capacities[event.name].append((float("inf"), capacity(spec)))
         self._idles[event.name].append((float("inf"), spec.get("idle", {}).get("timeoutSeconds", 0)))
 
     @staticmethod
@@ -362,43 +374,3 @@ class Rules:
                     f"from {holder} {event.at - self._lease_at:.2f} s after it was renewed for {duration} s",
                 )
         self._lease_at = event.at
-
-
-# ---- reading objects ---------------------------------------------------------------------
-
-
-def _label(body: Json, label: str) -> str:
-    return str(body["metadata"].get("labels", {}).get(label, ""))
-
-
-def _group(body: Json) -> str:
-    return _label(body, LABEL_GROUP)
-
-
-def _kin(instance: Json) -> tuple[str, ...]:
-    """Instances with the same value share one pod."""
-    spec = instance["spec"]
-    own = instance["metadata"]["uid"] if spec.get("exclusive") else ""
-    return spec.get("poolRef", "default"), spec["avatarName"], own
-
-
-def _lives(pod: Json) -> bool:
-    ended = pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
-    return not ended and "deletionTimestamp" not in pod["metadata"]
-
-
-def _ready(pod: Json) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
-
-
-def _counted(instance: Json) -> int:
-    status = instance.get("status", {})
-    return max(status.get("connections", 0), len(status.get("sessions", [])))
-
-
-def _capacity(spec: Json) -> int:
-    return min(spec.get("maxInstances", 1 << 30), spec["ports"]["count"])
-
-
-def _time(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()

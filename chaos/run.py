@@ -23,9 +23,10 @@ from .cluster import Components
 from .deeds import Deeds
 from .faults import Faults
 from .final import State, complaints
+from .objects import INSTANCES, LEASES
 from .operators import Operators, faketime
 from .plan import AVATARS, Plan, Step, draw
-from .rules import INSTANCES, LEASES, RESOURCES, Rules
+from .rules import RESOURCES, Rules
 from .runtimes import Runtimes
 from .users import Users
 

@@ -13,6 +13,7 @@ from tests.support.history import Event, Stream
 from tests.support.runtime import FakeRuntime, own_address
 
 from .deeds import Deeds, Talk
+from .objects import ready
 
 TICK = 0.02
 
@@ -87,13 +88,8 @@ class Runtimes:
                 # Whoever was there is cut off with the pod.
                 del self._serving[port]
                 self._fakes[port].use(0)
-        elif self._serving.get(port) != meta["uid"] and _ready(event):
+        elif self._serving.get(port) != meta["uid"] and ready(event.body):
             fake = self._fakes[port]
             fake.told.clear()
             fake.use(0)
             self._serving[port] = meta["uid"]
-
-
-def _ready(event: Event) -> bool:
-    conditions = event.body.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

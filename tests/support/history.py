@@ -18,6 +18,7 @@ import aiohttp
 from .api import Api, Json, path_of, until
 
 GONE = 410
+WATCH_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Stream:
                 await self._watch()
             await asyncio.sleep(0.1)
 
-    async def caught_up(self, timeout: float = 15) -> None:
+    async def caught_up(self, timeout: float = 30) -> None:
         """Return when every object of a LIST was seen in its version, and none that is not in it."""
 
         async def missing() -> list[str]:
@@ -93,7 +94,9 @@ class Stream:
         session = self._api._session
         assert session is not None
         query = f"?watch=true&allowWatchBookmarks=true&resourceVersion={self._version}&{self._query}"
-        timeout = aiohttp.ClientTimeout(total=None)
+        # An API server that was killed and started again may leave a stream behind that tells nothing: none lives long.
+        query += f"&timeoutSeconds={WATCH_SECONDS}"
+        timeout = aiohttp.ClientTimeout(total=WATCH_SECONDS + 5)
         async with session.get(self._path + query, timeout=timeout, read_bufsize=1 << 22) as response:
             if response.status != 200:
                 self._failed(response.status, await response.text())

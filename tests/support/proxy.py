@@ -194,8 +194,7 @@ class Proxy:
         """Break the watches that are open, in the middle of the stream; how many."""
         cut = [s for s in self._streams if resource in ("", s.call.resource)]
         for stream in cut:
-            if stream.request.transport is not None:
-                stream.request.transport.abort()
+            _break_off(stream.request)
         return len(cut)
 
     def lose_answers(self, match: Match, times: int = 1) -> Rule:
@@ -240,8 +239,8 @@ class Proxy:
         """New watches work again; the stalled ones are cut."""
         self._stall_new = False
         for stream in self._streams:
-            if stream.stalled and stream.request.transport is not None:
-                stream.request.transport.abort()
+            if stream.stalled:
+                _break_off(stream.request)
 
     def _rule(self, rule: Rule) -> Rule:
         self.rules.append(rule)
@@ -285,8 +284,8 @@ class Proxy:
                 self._after.remove(item)
                 kill()
                 self.killed.set()
-        if self._loses(call) and request.transport is not None:
-            request.transport.abort()
+        if self._loses(call):
+            _break_off(request)
         return web.Response(status=call.code, body=content, headers=kept)
 
     def _loses(self, call: Call) -> bool:
@@ -306,9 +305,9 @@ class Proxy:
         try:
             await response.prepare(request)
             async for chunk in upstream.content.iter_any():
-                if stream.tear and request.transport is not None:
+                if stream.tear:
                     await response.write(chunk[: len(chunk) // 2])
-                    request.transport.abort()
+                    _break_off(request)
                     break
                 if not stream.stalled:
                     await response.write(chunk)
@@ -317,6 +316,12 @@ class Proxy:
         finally:
             self._streams.remove(stream)
         return response
+
+
+def _break_off(request: web.Request) -> None:
+    """Break the connection, as a network does."""
+    if request.transport is not None and not request.transport.is_closing():
+        request.transport.abort()
 
 
 def _parse(request: web.Request, body: bytes) -> Call:

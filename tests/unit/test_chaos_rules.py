@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from chaos.deeds import Deeds, Talk
-from chaos.rules import INSTANCES, LABEL_GROUP, LABEL_POOL, LABEL_PORT, LEASES, Rules
+from chaos.objects import INSTANCES, LABEL_GROUP, LABEL_POOL, LABEL_PORT, LEASES
+from chaos.rules import Rules
 from tests.support.api import Json
 from tests.support.history import Event
 

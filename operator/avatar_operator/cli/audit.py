@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -15,6 +15,7 @@ from .options import Kubeconfig
 if TYPE_CHECKING:
     from avatar_operator.controller.look import Seen
     from avatar_operator.domain.findings import Finding
+    from avatar_operator.kube.credentials import Credentials
 
 INCONSISTENT, NOT_LOOKED = 1, 2
 # No step on the way is waited for longer (seconds).
@@ -28,32 +29,59 @@ class Output(StrEnum):
     JSON = "json"
 
 
+Namespaces = Annotated[
+    list[str] | None, typer.Option("--namespace", "-n", help="Look only at this namespace; may be repeated.")
+]
+Printed = Annotated[Output, typer.Option("--output", "-o", help="table or json.")]
+Again = Annotated[
+    float, typer.Option(min=0, help="Look a second time after so long: what is on its way is gone by then.")
+]
+
+
 def audit(
     kubeconfig: Kubeconfig = None,
-    namespace: Annotated[
-        list[str] | None, typer.Option("--namespace", "-n", help="Look only at this namespace; may be repeated.")
-    ] = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="table or json.")] = Output.TABLE,
-    again_seconds: Annotated[
-        float, typer.Option(min=0, help="Look a second time after so long: what is on its way is gone by then.")
-    ] = 3,
+    namespace: Namespaces = None,
+    output: Printed = Output.TABLE,
+    again_seconds: Again = 3,
 ) -> None:
     """Say what is inconsistent, and what is done about it. Reads only; the operator need not run.
 
     Exit code: 0 everything is consistent, 1 something is not, 2 it could not be looked at.
     """
+    from avatar_operator.kube import credentials
+
+    _report(lambda: credentials.find(kubeconfig), namespace or (), output, again_seconds)
+
+
+def kubectl_audit(
+    namespace: Namespaces = None,
+    output: Printed = Output.TABLE,
+    again_seconds: Again = 3,
+    context: Annotated[str, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig.")] = "",
+    kubeconfig: Annotated[str, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig to use.")] = "",
+) -> None:
+    """Say what is inconsistent in all namespaces, and what is done about it. Reads only.
+
+    Exit code: 0 everything is consistent, 1 something is not, 2 it could not be looked at.
+    """
+    from avatar_operator.kube import credentials
+
+    _report(lambda: credentials.as_kubectl(kubeconfig, context).credentials, namespace or (), output, again_seconds)
+
+
+def _report(find: Callable[[], Credentials], namespaces: Sequence[str], output: Output, again: float) -> NoReturn:
     import asyncio
 
     from avatar_operator.kube.credentials import CredentialsError
     from avatar_operator.kube.errors import ApiError
 
     try:
-        seen, findings = asyncio.run(_look(kubeconfig, tuple(namespace or ()), again_seconds))
+        seen, findings = asyncio.run(_look(find(), tuple(namespaces), again))
     except CredentialsError as error:
         typer.echo(f"avatar-operator: {error}", err=True)
         sys.exit(NOT_LOOKED)
     except ApiError as error:
-        hint = "" if namespace or error.status != 403 else "; with rights in one namespace only: --namespace NAME"
+        hint = "" if namespaces or error.status != 403 else "; with rights in one namespace only: --namespace NAME"
         typer.echo(f"avatar-operator: cannot look: {error}{hint}", err=True)
         sys.exit(NOT_LOOKED)
     for what in seen.skipped:
@@ -62,7 +90,7 @@ def audit(
     sys.exit(INCONSISTENT if findings else 0)
 
 
-async def _look(kubeconfig: str | None, namespaces: Sequence[str], again: float) -> tuple[Seen, list[Finding]]:
+async def _look(found: Credentials, namespaces: Sequence[str], again: float) -> tuple[Seen, list[Finding]]:
     """Two looks, if the first finds anything; what both found."""
     import asyncio
 
@@ -74,7 +102,6 @@ async def _look(kubeconfig: str | None, namespaces: Sequence[str], again: float)
     from avatar_operator.kube import credentials
     from avatar_operator.kube.client import KubeClient
 
-    found = credentials.find(kubeconfig)
     async with credentials.open_session(found, f"avatar-operator/{__version__}") as session:
         client = KubeClient(session, found.server)
         seen = await take(client, namespaces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ def complete() -> None:
     sys.stdout.write("\n".join([*lines, f":{directive}"]) + "\n")
 
 
+@cache
 def commands() -> typer.Typer:
     """The plugin's commands."""
     from avatar_operator.plugin.app import app
 
+    from .audit import kubectl_audit
+
+    app.command("audit")(kubectl_audit)
     return app
 
 

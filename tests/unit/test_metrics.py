@@ -10,8 +10,8 @@ from avatar_operator.controller.metrics import StoreCollector
 from avatar_operator.controller.store import Store
 from avatar_operator.domain.placement import Placement
 from avatar_operator.kube.kinds import AnyObject
-from tests.unit.builders import NAMESPACE, NOW, avatar, having, instance, later, pool
-from tests.unit.gpu_builders import A0, VISIBLE, gpu, gpu_service, gpunode, node
+from tests.unit.builders import NAMESPACE, NOW, avatar, having, instance, later, pool, service
+from tests.unit.gpu_builders import A0, VISIBLE, gpu, gpunode, node
 
 LABELS = {"namespace": NAMESPACE, "pool": "default"}
 
@@ -62,7 +62,7 @@ def test_the_old_managers_figures() -> None:
 def test_gpus_with_what_is_kept_on_them_and_until_when_a_report_counts() -> None:
     server = instance("a", "Ada")
     report = gpunode("a", gpu(A0, 0), at=NOW)
-    found = registry_of(VISIBLE, node("a"), report, server, gpu_service(server, placement=Placement(4000, "a", A0, 0)))
+    found = registry_of(VISIBLE, node("a"), report, server, service(server, placement=Placement(4000, "a", A0, 0)))
     kept = found.get_sample_value("avatar_operator_gpu_pods_reserved_bytes", {"node": "a", "UUID": A0})
     assert kept == 4000 << 20
     stale = found.get_sample_value("avatar_operator_gpu_report_stale_timestamp_seconds", {"node": "a"})

@@ -116,6 +116,10 @@ capabilities:
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaims]
   verbs: [get, create]
+# Pods in use are not evicted: one budget for each pool.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create]

@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from avatar_operator import __version__
+from avatar_operator.domain.findings import RULES
 from avatar_operator.domain.progress import EXHAUSTED
 from avatar_operator.domain.resources import Instance, Pod, Service
 
@@ -89,6 +90,17 @@ class Metrics:
         self.pod_failures = Counter(
             "avatar_operator_pod_failures_total", "Runtime pods given up on", ["reason"], registry=registry
         )
+        self.probes_deferred = Counter(
+            "avatar_operator_probes_deferred_total",
+            "Questions to runtimes put off because enough were being asked at that moment",
+            registry=registry,
+        )
+        self.media_stalled = Counter(
+            "avatar_operator_media_stalled_total",
+            "Instances whose viewers were connected and got no video frames",
+            ["namespace", "pool"],
+            registry=registry,
+        )
         self.placement_conflicts = Counter(
             "avatar_operator_placement_conflicts_total",
             "Claims taken back because another operator was faster on the GPU",
@@ -106,6 +118,21 @@ class Metrics:
         self.resync_time = Gauge(
             "avatar_operator_resync_timestamp_seconds", "When the last resync succeeded", registry=registry
         )
+        self.inconsistencies = Gauge(
+            "avatar_operator_inconsistencies",
+            "What the last audit found inconsistent, by kind (docs/audit.md)",
+            ["kind"],
+            registry=registry,
+        )
+        self.repairs = Counter(
+            "avatar_operator_repairs_total",
+            "Inconsistencies that were there at one audit and gone at the next",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in RULES:
+            self.inconsistencies.labels(kind).set(0)
+            self.repairs.labels(kind).inc(0)
         self.events_dropped = Counter(
             "avatar_operator_events_dropped_total", "Kubernetes Events that could not be posted", registry=registry
         )

@@ -7,7 +7,7 @@ DEVCLUSTER := python3 -m devcluster
 PYTEST_ARGS ?=
 CHAOS_ARGS ?= --runs 20
 
-.PHONY: help demo test chaos check cluster images clean bootstrap lint types unit chart-lint format locks
+.PHONY: help demo test chaos check cluster images clean bootstrap lint types unit chart-lint generated format locks
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +46,11 @@ types: bootstrap ## mypy, strict
 unit: bootstrap ## unit tests
 	@$(PYTHON) -m pytest -q tests/unit
 
-chart-lint: bootstrap ## helm lint, and the rendered manifests against the chart
+chart-lint: bootstrap ## helm lint, and what is made from the chart and the code against them
 	@PATH="$$($(DEVCLUSTER) binaries):$$PATH" scripts/chart-lint
+
+generated: bootstrap ## make README and schema of the chart, metrics reference, dashboard and manifests anew
+	@PATH="$$($(DEVCLUSTER) binaries):$$PATH" scripts/chart-lint --write
 
 format: bootstrap ## rewrite the code in the project's format
 	@$(PYTHON) -m ruff check --fix --quiet .

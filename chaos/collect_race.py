@@ -257,10 +257,11 @@ class Race:
 
     async def _interleave(self, name: str, uid: str, rng: random.Random, arrive: Callable[..., Any]) -> bool:
         """Wait for the deadline, connect in some moment around it; whether the instance is still there."""
-        seen = await self._instances.wait(name, "an idle deadline", _idle)
-        if "gone" in seen:
+        seen = await self._instances.wait(name, "an idle deadline", lambda i: _idle(i) or _asleep(i))
+        if "gone" in seen or _asleep(seen):
+            # Collected before this client had as much as looked.
             self.ended["too late"] += 1
-            return False
+            return await self._wake(name, uid, seen)
         if rng.random() < 0.5:
             due = datetime.fromisoformat(seen["status"]["idleDeadline"]).timestamp()
             await asyncio.sleep(max(0.0, due + rng.uniform(-SPREAD, SPREAD) - time.time()))
@@ -359,6 +360,10 @@ _ENDS = {
 def _idle(instance: Json) -> bool:
     status = instance["status"]
     return bool(status.get("phase") == "Running" and status.get("idleDeadline") and not status.get("connections"))
+
+
+def _asleep(instance: Json) -> bool:
+    return bool(instance["status"].get("phase") == "Stopped" and not instance["status"].get("connections"))
 
 
 def culled(instances: list[Event], pods: list[Event], ours: set[int]) -> list[str]:

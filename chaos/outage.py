@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import contextlib
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,45 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.api import Api, Json, until
+from tests.support.cluster import OwnCluster
 from tests.support.operator import Operator, leader_of, leads
 from tests.support.proxy import Proxy
 from tests.support.world import World
 
-ROOT = Path(__file__).resolve().parents[1]
-NAME = "outage"
 FAULTS = ("stopped", "frozen", "etcd", "stalled")
 # Seconds. What the acceptance asks for; and how soon an operator may say that it hears nothing.
 CONSISTENT = 15.0
 TOLD = 30.0
 # kopf opens a stream anew in which nothing, not even a bookmark, came for 70 s.
 STALL = 90.0
-
-
-def devcluster(*arguments: str) -> str:
-    """Output of a devcluster command for the cluster of these experiments."""
-    command = [sys.executable, "-m", "devcluster", "--name", NAME, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()[-600:]}")
-    return done.stdout.strip()
-
-
-@contextlib.contextmanager
-def cluster() -> Any:
-    """The cluster's kubeconfig, with our definitions in it; it is taken down at the end."""
-    devcluster("--provider", "control-plane", "up")
-    try:
-        devcluster("fake-nodes", "2")
-        kubeconfig = Path(devcluster("kubeconfig"))
-        kubectl = [f"{devcluster('binaries')}/kubectl", f"--kubeconfig={kubeconfig}"]
-        for command in (
-            ["apply", "--server-side", "-f", str(ROOT / "crds")],
-            ["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"],
-        ):
-            subprocess.run([*kubectl, *command], check=True, capture_output=True, timeout=90)
-        yield kubeconfig
-    finally:
-        devcluster("down")
 
 
 @dataclass
@@ -282,7 +253,7 @@ def _ends(pods: list[Json], name: str) -> bool:
     return all("deletionTimestamp" in p["metadata"] for p in pods if p["metadata"]["name"] == name)
 
 
-async def away(kubeconfig: Path, folder: Path, fault: str, seconds: float, count: int = 30) -> Result:
+async def away(own: OwnCluster, folder: Path, fault: str, seconds: float, count: int = 30) -> Result:
     """The API server stopped or frozen for ``seconds``, or etcd killed for a moment."""
     actions = {
         "stopped": (("kill", "kube-apiserver"), ("start", "kube-apiserver"), seconds),
@@ -290,9 +261,9 @@ async def away(kubeconfig: Path, folder: Path, fault: str, seconds: float, count
         "etcd": (("kill", "etcd"), ("start", "etcd"), 1.0),
     }
     begin, end, lasts = actions[fault]
-    async with Experiment.begun(kubeconfig, folder, count) as made:
+    async with Experiment.begun(own.kubeconfig, folder, count) as made:
         return await made.suffer(
-            fault, lambda: _quiet(devcluster("component", *begin)), lambda: _quiet(devcluster("component", *end)), lasts
+            fault, lambda: _quiet(own.run("component", *begin)), lambda: _quiet(own.run("component", *end)), lasts
         )
 
 
@@ -353,13 +324,13 @@ def table(results: list[Result]) -> str:
 async def run(options: argparse.Namespace) -> int:
     """All faults asked for, one after the other; the exit status."""
     results = []
-    with cluster() as kubeconfig, tempfile.TemporaryDirectory() as folder:
+    with OwnCluster("outage").up() as own, tempfile.TemporaryDirectory() as folder:
         for fault in options.fault or FAULTS:
             print(f"{fault} …", flush=True)
             if fault == "stalled":
-                results.append(await stalled(kubeconfig, Path(folder), max(STALL, options.stall)))
+                results.append(await stalled(own.kubeconfig, Path(folder), max(STALL, options.stall)))
             else:
-                results.append(await away(kubeconfig, Path(folder), fault, options.seconds))
+                results.append(await away(own, Path(folder), fault, options.seconds))
             print(table(results[-1:]), flush=True)
     print(f"\n{table(results)}")
     return 1 if any(r.problems for r in results) else 0

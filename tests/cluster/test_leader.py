@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos import takeovers
 from tests.conftest import Cluster, MakeOperator
 from tests.support.api import until
 from tests.support.operator import Operator, leader_of, leads
@@ -61,6 +62,13 @@ async def test_a_label_on_the_lease_is_no_takeover(world: World, two: tuple[Oper
     assert await leader_of(*two) is leader
     await world.api.delete(path, world.namespace, "operator")
     assert (await leader_of(*two)).running
+
+
+async def test_killed_again_and_again_under_load(cluster: Cluster, alone: None, tmp_path: Path) -> None:
+    """`python -m chaos.takeovers` does it fifty times; how long nobody acted is judged there, on a quiet machine."""
+    found = await takeovers.experiment(cluster.kubeconfig, tmp_path, kills=3, clients=6, longest=30)
+    assert not found.problems, found.problems
+    assert len(found.gaps) == 3
 
 
 async def test_a_lease_that_changed_in_the_last_moment_is_given_up_all_the_same(

@@ -23,6 +23,7 @@ from avatar_operator.domain.resources import (
     Instance,
     InstanceIdle,
     InstanceStatus,
+    LastTermination,
     Limits,
     PoolIdle,
     Queue,
@@ -237,7 +238,8 @@ def test_then_ready() -> None:
 def test_then_nothing_at_all() -> None:
     result = plan(with_pod(serving()))
     assert result.actions == []
-    assert result.wake == later(1000)
+    # A minute after it was ready: whether it may be evicted.
+    assert result.wake == later(10)
 
 
 def test_startup_timeout_is_looked_at_when_it_is_due() -> None:
@@ -481,13 +483,13 @@ def test_a_lost_pod_is_rebuilt_at_once() -> None:
     result = plan(view(one, claims=(service(one),)))
     said = patches(result)["one"]
     assert kinds(result.actions) == ["PatchStatus"]
-    assert (said["phase"], said["reason"], said["restarts"]) == ("Starting", "PodLost", 1)
-    again = having(one, phase="Starting", reason="PodLost", restarts=1, ready_time=None)
+    assert (said["phase"], said["reason"], said.get("restarts", 0)) == ("Starting", "PodLost", 0)
+    again = having(one, phase="Starting", reason="PodLost", ready_time=None)
     assert kinds(plan(view(again, claims=(service(one),))).actions) == ["CreatePod", "PatchStatus"]
 
 
 def test_a_pod_lost_twice_waits() -> None:
-    one = serving(restarts=1)
+    one = serving(last_termination=LastTermination(time=ago(30), reason="PodLost"))
     assert patches(plan(view(one, claims=(service(one),))))["one"]["phase"] == "Failed"
 
 
@@ -696,9 +698,9 @@ def test_sleep_is_a_patch_by_compare_and_swap() -> None:
 
 def test_keep_warm_is_never_drained() -> None:
     warm = avatar(keep_warm=True)
-    server = serving(idle_deadline=None)
+    server = serving(idle_deadline=None, ready_time=ago(9999))
     result = plan(with_pod(server, avatar=warm, runtime=RuntimeView(seen(0))))
-    assert result.actions == []
+    assert kinds(result.actions) == ["MarkInUse"]
     assert result.wake is None
 
 
@@ -774,11 +776,25 @@ def test_the_last_one_has_left_an_old_pod() -> None:
     (action,) = plan(with_pod(draining("MaxAge"), pool=AGED, runtime=left)).actions
     assert isinstance(action, DeleteInstance)
     assert action.reason == "MaxAge"
-    forever = pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=50))
-    assert kinds(plan(with_pod(draining("MaxAge"), pool=forever, runtime=left)).actions) == ["DeletePod", "PatchStatus"]
-    warm = plan(with_pod(draining("MaxAge"), pool=AGED, avatar=avatar(keep_warm=True), runtime=left))
-    assert kinds(warm.actions) == ["DeletePod", "PatchStatus"]
-    assert patches(warm)["one"]["lastTermination"]["reason"] == "MaxAge"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param({"pool": pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=50))}, id="never-idle"),
+        pytest.param({"pool": AGED, "avatar": avatar(keep_warm=True)}, id="kept-warm"),
+    ],
+)
+def test_what_is_never_collected_gets_a_new_pod_at_its_age(kept: dict[str, Any]) -> None:
+    """Said first, by compare-and-swap; then done."""
+    left = RuntimeView(seen(0), draining=True, told_at=ago(1))
+    (action,) = plan(with_pod(draining("MaxAge"), runtime=left, **kept)).actions
+    assert isinstance(action, PatchStatus)
+    assert action.exact
+    assert (action.status["phase"], action.status["lastTermination"]["reason"]) == ("Starting", "MaxAge")
+    said = serving(phase="Starting", reason="MaxAge", ready_time=None)
+    (done,) = plan(with_pod(said, runtime=left, **kept)).actions
+    assert isinstance(done, DeletePod)
 
 
 def test_an_age_limit_that_was_raised_calls_it_off() -> None:
@@ -790,7 +806,7 @@ def test_an_age_limit_that_was_raised_calls_it_off() -> None:
 
 def test_a_young_pod_is_looked_at_when_it_is_old() -> None:
     limit = pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=100))
-    result = plan(with_pod(serving(), pool=limit, runtime=RuntimeView(seen(0))))
+    result = plan(with_pod(serving(ready_time=ago(9999)), pool=limit, runtime=RuntimeView(seen(0))))
     assert result.wake == later(40)
 
 
@@ -869,9 +885,15 @@ def test_a_used_outdated_pod_is_left_alone() -> None:
 
 def test_an_outdated_pod_is_replaced_and_its_claim_stays() -> None:
     result = plan(outdated(draining("Outdated"), runtime=RuntimeView(seen(0), draining=True, told_at=ago(1))))
-    assert "ReleaseClaim" not in kinds(result.actions)
-    assert "DeleteInstance" not in kinds(result.actions)
     assert patches(result)["one"]["lastTermination"]["reason"] == "Outdated"
+    [action] = result.actions
+    assert isinstance(action, PatchStatus)
+    assert action.exact, "a client that is counted meanwhile wins"
+
+
+def test_an_outdated_pod_is_deleted_when_its_instance_says_so() -> None:
+    said = instance(status=status("Starting", reason="Outdated", port=8615))
+    assert [type(a) for a in plan(outdated(said)).actions] == [DeletePod]
 
 
 # ---- deletion -----------------------------------------------------------------------------------

@@ -19,7 +19,9 @@ from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError, NotFoundError
 from avatar_operator.kube.kinds import AVATARS, GPUNODES, POOLS
 
+from .budgets import Budgets
 from .executor import Executor, Memory
+from .gate import Later
 from .keys import AvatarKey, GpuNodeKey, Key, PoolKey
 from .leader import Alone, Leadership
 from .metrics import Metrics
@@ -48,6 +50,7 @@ class Reconciler:
         metrics: Metrics,
         leadership: Leadership | Alone,
         speech: TtsWorker,
+        budgets: Budgets,
     ) -> None:
         self._queue = queue
         self._store = store
@@ -56,15 +59,22 @@ class Reconciler:
         self._metrics = metrics
         self._leadership = leadership
         self._speech = speech
+        self._budgets = budgets
         self._memory: dict[GroupKey, Memory] = {}
         self._busy_since: dict[Key, float] = {}
+        # Whether the store is being filled for the first time.
+        self.loading = True
 
     def changed(self, key: Key) -> None:
-        """The store says that ``key`` may need a plan."""
+        """The store says that ``key`` may need a plan.
+
+        What came before this process acted is its backlog: thousands of keys, most of which need nothing. What
+        happens from then on does not wait behind them.
+        """
         if isinstance(key, (PoolKey, GpuNodeKey)):
             self._queue.add_after(key, POOL_PERIOD_SECONDS)
         else:
-            self._queue.add(key)
+            self._queue.add(key, low=self.loading or not self._leadership.held)
 
     def longest_busy(self) -> float:
         """Seconds that the slowest reconcile in progress has taken: health looks at it."""
@@ -87,6 +97,9 @@ class Reconciler:
             try:
                 await self._reconcile(key)
                 self._queue.forget(key)
+            except Later as full:
+                self._queue.forget(key)
+                self._queue.add_after(key, full.seconds)
             except ApiError as error:
                 delay = self._queue.retry(key, error.retry_after)
                 self._metrics.reconcile_errors.labels(error.reason).inc()
@@ -137,7 +150,7 @@ class Reconciler:
                 memory.about(_served(live, memory))
                 if memory.pod_uid != before:
                     continue
-            result = plan(view)
+            result = plan(memory.note(view))
             if not result.actions:
                 if result.wake is not None:
                     self._queue.add_after(key, (result.wake - datetime.now(UTC)).total_seconds())
@@ -148,9 +161,10 @@ class Reconciler:
             outcomes = await asyncio.gather(
                 *(self._executor.run(key, pool, memory, action) for action in result.actions), return_exceptions=True
             )
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            if failed:
+                # What went wrong before what had to wait.
+                raise min(failed, key=lambda error: isinstance(error, Later))
         log.warning("plan did not settle", extra={"namespace": key.namespace, "group": key.id})
         self._queue.add_after(key, 1.0)
 
@@ -161,7 +175,10 @@ class Reconciler:
         for group in waiting:
             self._queue.add(group, low=True)
         if pool is None:
+            self._budgets.forget(key)
             return
+        if pool.metadata.deletion_timestamp is None:
+            self._queue.add_after(key, await self._budgets.keep(key, pool))
         others = [p for p in self._store.pools(key.namespace) if p.metadata.name != key.name]
         change = pool_patch(
             pool,

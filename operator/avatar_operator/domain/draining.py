@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from .actions import DeleteInstance, DeletePod, Event, Plan, ProbeActivity, SetDraining
+from .actions import DeleteInstance, Event, Plan, ProbeActivity, SetDraining
 from .assigned import released
 from .clock import floor
 from .idle import Clock
 from .resources import LastTermination
-from .serving import WHY_DRAINING, Case, age_limit, awaited, group_timeout, say_running
+from .serving import WHY_DRAINING, Case, age_limit, awaited, group_timeout, outdated, say_running
 from .settings import resolve
 from .status import ASLEEP, NO_POD, Desired, say
 
@@ -98,14 +98,25 @@ def _call_off(case: Case, result: Plan) -> None:
 
 
 def _replace(case: Case, result: Plan) -> None:
-    """Roll a pod that nobody uses; the claim stays."""
+    """Roll a pod that nobody uses; the claim stays.
+
+    Said by compare-and-swap before the pod is deleted (see replaced): a client that is counted in this very moment
+    wins, one that is counted later reads that it has to wait for the new pod.
+    """
     reason = case.server.status.reason
-    result.actions.append(DeletePod(case.pod, reason))
     message = f"replacing the pod: {WHY_DRAINING[reason]}"
     fields = {**NO_POD, "lastTermination": LastTermination(time=floor(case.view.now), reason=reason)}
     conditions = (("Ready", "False", reason, message),)
     event = Event("Normal", reason, message)
-    case.say(Desired("Starting", reason, message, fields, conditions), result, event)
+    case.say(Desired("Starting", reason, message, fields, conditions), result, event, exact=True)
+
+
+def replaced(case: Case) -> bool:
+    """Whether status says that this very pod is to be replaced, which still stands."""
+    status = case.server.status
+    if status.phase != "Starting":
+        return False
+    return (status.reason == "Outdated" and outdated(case)) or (status.reason == "MaxAge" and _is_too_old(case))
 
 
 def _collect(case: Case, result: Plan) -> None:

@@ -105,7 +105,7 @@ def draw(seed: int, *, seconds: float | None = None, skews: bool = True, cluster
     """The plan of a seed.
 
     ``seconds`` overrides how long it lasts, ``skews`` False leaves all clocks right, ``cluster`` adds faults of the
-    cluster's own components and changes nothing else.
+    cluster's own components and leaves out the GPUs, whose agents are played without such faults in mind.
     """
     rng = Rng(seed)
     length = rng.uniform(8, 12)
@@ -121,7 +121,7 @@ def draw(seed: int, *, seconds: float | None = None, skews: bool = True, cluster
         seed,
         round(length, 2),
         wrong if skews else (0.0,) * operators,
-        gpus,
+        gpus and not cluster,
         pools,
         tuple(sorted(steps, key=lambda step: step.at)),
         cluster,
@@ -261,7 +261,8 @@ def _cluster_faults(rng: Rng, length: float) -> list[Step]:
             steps.append(Step(round(at, 2), False, "etcd-full", {"seconds": seconds}))
         else:
             name = rng.choice((*COMPONENTS, "kube-apiserver", "kube-apiserver", "etcd"))
-            how = rng.choice(("kill", "kill", "freeze"))
+            # A new kwok waits for the leases of the killed one, for 40 s.
+            how = "freeze" if name == "kwok" else rng.choice(("kill", "kill", "freeze"))
             steps.append(Step(round(at, 2), False, "component", {"name": name, "how": how, "seconds": seconds}))
         # A component needs its time to come back, too.
         at += seconds + rng.uniform(4, 8)

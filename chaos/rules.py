@@ -80,6 +80,7 @@ class Rules:
             LEASES: self._lease,
         }
         for event in events:
+            broken = len(self.violations)
             before = self._now[event.resource].get(event.name)
             if event.resource in take:
                 take[event.resource](event, before)
@@ -91,6 +92,9 @@ class Rules:
             self.writes += 1
             if event.resource in ("pods", "services", INSTANCES):
                 self._ports(event)
+            if event.gap:
+                # Known from here on, and not judged: what led to it was not seen.
+                del self.violations[broken:]
         return self.violations
 
     def _break(self, event: Event, rule: str, text: str) -> None:

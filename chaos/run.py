@@ -101,7 +101,7 @@ async def _place(api: Api, seed: int) -> AsyncIterator[tuple[World, str]]:
 
 async def _play(plan: Plan, kubeconfig: Path, folder: Path, world: World, node: str, verdict: Verdict) -> list[Event]:
     deeds = Deeds()
-    streams = {resource: Stream(world.api, resource, world.namespace) for resource in RESOURCES}
+    streams = {r: Stream(world.api, r, world.namespace, bridge=plan.cluster) for r in RESOURCES}
     skew = max(abs(s) for s in plan.skews)
     gpus: Gpus | None = None
     async with contextlib.AsyncExitStack() as stack:
@@ -110,7 +110,7 @@ async def _play(plan: Plan, kubeconfig: Path, folder: Path, world: World, node: 
             gpus = await stack.enter_async_context(Gpus.playing(world.api, world.namespace, alone=False))
             node = (await gpus.node(GPU_MIB)).name
             pool |= {"runtime": {"nodeSelector": {LABEL_WORLD: gpus.world}}, "gpu": gpus.pool()["gpu"]}
-            streams[GPUNODES] = Stream(world.api, GPUNODES, "")
+            streams[GPUNODES] = Stream(world.api, GPUNODES, "", bridge=plan.cluster)
         restless = frozenset({LEASES, GPUNODES})
         history = await stack.enter_async_context(History.recording(*streams.values(), restless=restless))
         runtimes = None

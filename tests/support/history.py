@@ -23,7 +23,11 @@ WATCH_SECONDS = 10
 
 @dataclass(frozen=True)
 class Event:
-    """One change as the API server told it. ``at`` is the time of its arrival (monotonic), ``wall`` in Unix seconds."""
+    """One change as the API server told it.
+
+    ``at`` is the time of its arrival (monotonic), ``wall`` the same in Unix seconds. ``gap``: what came between this
+    and what was known before is not known.
+    """
 
     version: int
     at: float
@@ -31,6 +35,7 @@ class Event:
     kind: str
     body: Json
     wall: float = 0.0
+    gap: bool = False
 
     @property
     def name(self) -> str:
@@ -51,9 +56,13 @@ class Violation:
 
 
 class Stream:
-    """All changes of one resource from a LIST on; ``gaps`` says where history may be missing."""
+    """All changes of one resource from a LIST on; ``gaps`` says where history may be missing.
 
-    def __init__(self, api: Api, resource: str, namespace: str, query: str = "") -> None:
+    ``bridge``: an API server that was killed forgets the versions before; then what is there by now is compared with
+    what was known, and the differences become events that say so.
+    """
+
+    def __init__(self, api: Api, resource: str, namespace: str, query: str = "", *, bridge: bool = False) -> None:
         self.resource = resource
         self.events: list[Event] = []
         self.gaps: list[str] = []
@@ -62,6 +71,8 @@ class Stream:
         self._query = query
         self._version = ""
         self._versions: dict[str, str] = {}
+        self._known: dict[str, Json] = {}
+        self._bridge = bridge
 
     async def begin(self) -> None:
         """LIST: what there is already."""
@@ -99,32 +110,49 @@ class Stream:
         timeout = aiohttp.ClientTimeout(total=WATCH_SECONDS + 5)
         async with session.get(self._path + query, timeout=timeout, read_bufsize=1 << 22) as response:
             if response.status != 200:
-                self._failed(response.status, await response.text())
+                await self._failed(response.status, await response.text())
                 return
             async for line in response.content:
                 if not line.endswith(b"\n"):
                     return
                 event = json.loads(line)
                 if event["type"] == "ERROR":
-                    self._failed(int(event["object"].get("code", 0)), json.dumps(event["object"]))
+                    await self._failed(int(event["object"].get("code", 0)), json.dumps(event["object"]))
                     return
                 self._version = event["object"]["metadata"]["resourceVersion"]
                 if event["type"] != "BOOKMARK":
                     self._take(event["type"], event["object"])
 
-    def _failed(self, code: int, why: str) -> None:
+    async def _failed(self, code: int, why: str) -> None:
         """An API server that is away misses nothing; one that has forgotten our version does."""
-        if code == GONE:
+        if code == GONE and self._bridge:
+            await self._compare()
+        elif code == GONE:
             self.gaps.append(f"the watch of {self.resource} broke after version {self._version}: {why[:400]}")
 
-    def _take(self, kind: str, body: Json) -> None:
+    async def _compare(self) -> None:
+        answer = await self._list()
+        self._version = answer["metadata"]["resourceVersion"]
+        there = {item["metadata"]["uid"] for item in answer["items"]}
+        for uid, body in list(self._known.items()):
+            if uid not in there:
+                meta = {**body["metadata"], "resourceVersion": self._version}
+                self._take("DELETED", {**body, "metadata": meta}, gap=True)
+        for item in answer["items"]:
+            meta = item["metadata"]
+            if self._versions.get(meta["uid"]) != meta["resourceVersion"]:
+                self._take("MODIFIED" if meta["uid"] in self._versions else "ADDED", item, gap=True)
+
+    def _take(self, kind: str, body: Json, *, gap: bool = False) -> None:
         meta = body["metadata"]
         if kind == "DELETED":
             self._versions.pop(meta["uid"], None)
+            self._known.pop(meta["uid"], None)
         else:
             self._versions[meta["uid"]] = meta["resourceVersion"]
+            self._known[meta["uid"]] = body
         version = int(meta["resourceVersion"])
-        self.events.append(Event(version, time.monotonic(), self.resource, kind, body, time.time()))
+        self.events.append(Event(version, time.monotonic(), self.resource, kind, body, time.time(), gap))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,6 +107,13 @@ def test_what_the_run_did_itself_is_no_violation() -> None:
     story.pod(8615, kind="MODIFIED", ending=True).pod(8615, kind="DELETED", ending=True)
     story.deeds.delete("uid-one")
     assert story.instance(kind="DELETED", **SERVING, connections=1).broken() == []
+
+
+def test_what_led_to_a_state_that_was_not_seen_is_not_judged() -> None:
+    story = _served().instance(**SERVING, connections=2).counted().instance(**SERVING, connections=1)
+    story.events[-1] = replace(story.events[-1], gap=True)
+    assert story.broken() == []
+    assert story.instance(**SERVING, connections=0).broken() == ["count changed by the operator"]
 
 
 # ---- pods and claims -----------------------------------------------------------------------

@@ -157,6 +157,42 @@ async def test_never_while_the_runtime_has_a_session_that_nobody_counted(
     await world.gone("one")
 
 
+async def test_nobody_came_in_the_time_to_claim_it(world: World, operator: Operator, runtime: FakeRuntime) -> None:
+    await runtime_pool(world, runtime, timeoutSeconds=600, claimTimeoutSeconds=2, action="Sleep")
+    await world.instance("one")
+    status = await world.phase("one", "Stopped", reason="Unclaimed")
+    assert status["lastTermination"]["reason"] == "Unclaimed"
+    [event] = await until("an event", lambda: world.events("UnclaimedCollected"), lambda e: e)
+    assert "idle.claimTimeoutSeconds" in event["message"]
+    assert await operator.metric("avatar_operator_collected_total") == 1
+    # Somebody comes this time, and leaves: from then on it is the idle timeout that counts.
+    await world.connections("one", 1)
+    await world.phase("one", "Running")
+    await world.connections("one", 0)
+    status = await world.until("one", "its clock running", lambda s: s.get("idleDeadline"))
+    assert _seconds(status["lastActivityTime"], status["idleDeadline"]) >= 600
+
+
+async def test_an_old_pod_ends_with_its_last_session(world: World, operator: Operator, runtime: FakeRuntime) -> None:
+    """maxAgeSeconds refuses whoever comes and waits for who is there."""
+    await runtime_pool(world, runtime, timeoutSeconds=600, maxAgeSeconds=3)
+    await world.instance("one")
+    await world.phase("one", "Running")
+    runtime.use(1)
+    await world.connections("one", 1)
+    status = await world.phase("one", "Draining", reason="MaxAge")
+    assert "drainDeadline" not in status
+    await until("offers refused", _value(runtime.told), lambda told: told == [True])
+    await world.stays("the session on an old pod", lambda: _is(world, "one", "Draining"), 2)
+    await world.connections("one", 0)
+    await world.stays("a session that the runtime alone knows", lambda: _is(world, "one", "Draining"), 2)
+    runtime.use(0)
+    await world.gone("one")
+    await world.nothing_left()
+    assert runtime.told == [True]
+    assert await operator.metric("avatar_operator_culled_active_total") == 0
+
+
 async def test_unknown_is_not_idle(world: World, operator: Operator, runtime: FakeRuntime) -> None:
     await runtime_pool(world, runtime)
     await runtime.down()

@@ -336,6 +336,55 @@ def test_look(found: InstanceStatus, activity: Activity | None, rules: dict[str,
     assert at(found, activity, **rules) == expected
 
 
+@pytest.mark.parametrize(
+    ("found", "activity", "rules", "expected"),
+    [
+        pytest.param(status(), None, {}, Clock(later(30), None, 0, next_look=later(30), unclaimed=True), id="starts"),
+        pytest.param(
+            status(idle_deadline=NOW),
+            seen(0, idle_seconds=30),
+            {},
+            Clock(NOW, None, 0, collect=True, unclaimed=True),
+            id="nobody-came",
+        ),
+        pytest.param(
+            status(idle_deadline=NOW),
+            seen(1),
+            {},
+            Clock(None, NOW, 1, next_look=later(BEAT), unclaimed=True),
+            id="somebody-came-whom-the-runtime-alone-knows",
+        ),
+        pytest.param(status(idle_deadline=later(9)), None, {"counted": 1}, Clock(None, NOW), id="somebody-was-counted"),
+        pytest.param(
+            status(last_activity_time=ago(40)),
+            None,
+            {},
+            Clock(DEADLINE, NOW, 0, next_look=DEADLINE),
+            id="who-left-is-given-the-idle-timeout",
+        ),
+        pytest.param(status(), None, {"timeout": 0}, Clock(), id="never-is-never"),
+        pytest.param(
+            status(),
+            None,
+            {"ask_runtime": False},
+            Clock(later(30), next_look=later(30), unclaimed=True),
+            id="by-status",
+        ),
+        pytest.param(
+            status(),
+            None,
+            {"claim_timeout": 900},
+            Clock(later(900), None, 0, next_look=later(900), unclaimed=True),
+            id="longer-than-the-idle-timeout",
+        ),
+    ],
+)
+def test_nobody_has_come_yet(
+    found: InstanceStatus, activity: Activity | None, rules: dict[str, Any], expected: Clock
+) -> None:
+    assert at(found, activity, **{"claim_timeout": 30, **rules}) == expected
+
+
 def test_only_a_fresh_answer_of_nobody_collects() -> None:
     for sessions in (None, 1):
         assert not at(status(idle_deadline=ago(1000)), seen(sessions)).collect

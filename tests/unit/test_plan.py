@@ -23,6 +23,7 @@ from avatar_operator.domain.resources import (
     Instance,
     InstanceIdle,
     InstanceStatus,
+    LastTermination,
     Limits,
     PoolIdle,
     Queue,
@@ -684,6 +685,100 @@ def test_keep_warm_is_never_drained() -> None:
     assert result.wake is None
 
 
+def test_nobody_came_in_the_time_to_claim_it() -> None:
+    """With a timer of its own it is collected for a reason of its own."""
+    claims = pool(idle=PoolIdle(timeout_seconds=1800, claim_timeout_seconds=60))
+    server = serving(idle_deadline=NOW)
+    (action,) = plan(with_pod(server, pool=claims, runtime=RuntimeView(seen(0)))).actions
+    assert isinstance(action, PatchStatus)
+    assert (action.status["phase"], action.status["reason"]) == ("Draining", "Unclaimed")
+    collect = RuntimeView(seen(0), draining=True, told_at=ago(1))
+    (action,) = plan(with_pod(draining("Unclaimed"), pool=claims, runtime=collect)).actions
+    assert isinstance(action, DeleteInstance)
+    assert (action.reason, action.event.reason) == ("Unclaimed", "UnclaimedCollected")
+    assert "idle.claimTimeoutSeconds" in action.event.message
+
+
+# ---- maximum age: drains, never kills ---------------------------------------------------------------
+
+# Pods of the builders are a minute old.
+AGED = pool(idle=PoolIdle(max_age_seconds=50))
+IN_USE = RuntimeView(seen(2), draining=True, told_at=ago(1))
+
+
+def test_an_old_pod_in_use_drains_for_as_long_as_it_takes() -> None:
+    server = serving(connections=2, last_activity_time=ago(9))
+    (action,) = plan(with_pod(server, pool=AGED, runtime=RuntimeView(seen(2)))).actions
+    assert isinstance(action, PatchStatus)
+    assert action.exact
+    assert (action.status["phase"], action.status["reason"]) == ("Draining", "MaxAge")
+    assert "drainDeadline" not in action.status
+    assert [e.reason for e in action.events] == ["MaxAge"]
+
+
+@pytest.mark.parametrize(
+    ("item", "runtime"),
+    [
+        pytest.param({"connections": 2, "observed_sessions": 2}, IN_USE, id="counted-and-there"),
+        pytest.param({"observed_sessions": 2}, IN_USE, id="there"),
+        pytest.param({"connections": 2}, RuntimeView(seen(0), draining=True, told_at=ago(1)), id="counted"),
+        pytest.param({}, RuntimeView(seen(None), draining=True, told_at=ago(1)), id="nobody-knows"),
+    ],
+)
+def test_nobody_is_thrown_out_for_its_age(item: dict[str, Any], runtime: RuntimeView) -> None:
+    server = draining("MaxAge", drain_deadline=None, idle_deadline=None, **item)
+    result = plan(with_pod(server, pool=AGED, runtime=runtime))
+    assert result.actions == []
+    assert result.wake is not None
+
+
+def test_it_is_asked_again_who_is_there_still() -> None:
+    server = draining("MaxAge", drain_deadline=None, idle_deadline=None, observed_sessions=2)
+    asked = RuntimeView(seen(2, at=ago(61), draining=True), draining=True, told_at=ago(99))
+    assert kinds(plan(with_pod(server, pool=AGED, runtime=asked)).actions) == ["ProbeActivity"]
+    fewer = RuntimeView(seen(1, draining=True), draining=True, told_at=ago(99))
+    (action,) = plan(with_pod(server, pool=AGED, runtime=fewer)).actions
+    assert isinstance(action, PatchStatus)
+    assert action.status == {"observedSessions": 1}
+
+
+def test_one_that_was_out_of_reach_is_told_again() -> None:
+    server = draining("MaxAge", drain_deadline=None, idle_deadline=None, observed_sessions=2)
+    told = RuntimeView(seen(2), draining=True, told_at=ago(61))
+    (action,) = plan(with_pod(server, pool=AGED, runtime=told)).actions
+    assert isinstance(action, SetDraining)
+    assert action.draining
+    heard = RuntimeView(seen(2, draining=True), draining=True, told_at=ago(61))
+    assert plan(with_pod(server, pool=AGED, runtime=heard)).actions == []
+
+
+def test_the_last_one_has_left_an_old_pod() -> None:
+    left = RuntimeView(seen(0), draining=True, told_at=ago(1))
+    (action,) = plan(with_pod(draining("MaxAge"), pool=AGED, runtime=left)).actions
+    assert isinstance(action, DeleteInstance)
+    assert action.reason == "MaxAge"
+    forever = pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=50))
+    assert kinds(plan(with_pod(draining("MaxAge"), pool=forever, runtime=left)).actions) == ["PatchStatus"], (
+        "and then the pod"
+    )
+    warm = plan(with_pod(draining("MaxAge"), pool=AGED, avatar=avatar(keep_warm=True), runtime=left))
+    assert kinds(warm.actions) == ["DeletePod", "PatchStatus"]
+    assert patches(warm)["one"]["lastTermination"]["reason"] == "MaxAge"
+
+
+def test_an_age_limit_that_was_raised_calls_it_off() -> None:
+    raised = pool(idle=PoolIdle(max_age_seconds=5000))
+    result = plan(with_pod(draining("MaxAge", connections=1), pool=raised, runtime=IN_USE))
+    assert patches(result)["one"]["phase"] == "Running"
+    assert [a.draining for a in result.actions if isinstance(a, SetDraining)] == [False]
+
+
+def test_a_young_pod_is_looked_at_when_it_is_old() -> None:
+    limit = pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=100))
+    result = plan(with_pod(serving(), pool=limit, runtime=RuntimeView(seen(0))))
+    assert result.wake == later(40)
+
+
 # ---- counts that the runtime contradicts -----------------------------------------------------------
 
 
@@ -758,7 +853,8 @@ def test_an_outdated_pod_is_replaced_and_its_claim_stays() -> None:
 
 
 def test_an_outdated_pod_is_deleted_when_its_instance_says_so() -> None:
-    said = instance(status=status("Starting", reason="Outdated", port=8615))
+    last = LastTermination(time=NOW, reason="Outdated")
+    said = having(instance(), phase="Starting", reason="Outdated", port=8615, last_termination=last)
     assert [type(a) for a in plan(outdated(said)).actions] == [DeletePod]
 
 

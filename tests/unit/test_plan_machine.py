@@ -59,11 +59,21 @@ class Life(RuleBasedStateMachine):
         action=st.sampled_from(["Delete", "Sleep"]),
         source=st.sampled_from(["Runtime", "Runtime", "Connections"]),
         idle_seconds=st.booleans(),
+        timers=st.sampled_from([(None, 0)] * 3 + [(25, 0), (200, 0), (None, 150), (25, 90)]),
         crowd=st.lists(st.sampled_from(AVATARS), max_size=5),
     )
-    def begin(self, action: str, source: str, idle_seconds: bool, crowd: list[str]) -> None:
+    def begin(
+        self, action: str, source: str, idle_seconds: bool, timers: tuple[int | None, int], crowd: list[str]
+    ) -> None:
         self.source = source
-        idle = PoolIdle(timeout_seconds=60, action=action, activity_source=source)
+        claim, age = timers
+        idle = PoolIdle(
+            timeout_seconds=60,
+            action=action,
+            activity_source=source,
+            claim_timeout_seconds=claim,
+            max_age_seconds=age,
+        )
         known = [avatar(a, keep_warm=a == "Warm") for a in AVATARS if a != "Late"]
         self.model = Model(pool(ports=Ports(base=8615, count=3), idle=idle), known, says_idle_seconds=idle_seconds)
         for name, of in enumerate(crowd):

@@ -364,8 +364,8 @@ class Executor:
         if first_ready and old.start_time is not None:
             seconds = (datetime.now(UTC) - old.start_time).total_seconds()
             self._metrics.start_seconds.labels(meta.namespace, pool).observe(seconds)
-        if new.get("phase") == "Stopped" and new.get("reason", old.reason) == "Idle":
-            self._metrics.collected.labels(meta.namespace, pool, "Sleep").inc()
+        if new.get("phase") == "Stopped":
+            self._metrics.collected.labels(meta.namespace, pool, "Sleep", str(new.get("reason", old.reason))).inc()
 
     async def _delete_instance(self, action: DeleteInstance) -> None:
         instance = action.instance
@@ -383,7 +383,7 @@ class Executor:
         else:
             if instance.counted_connections:
                 self._metrics.culled_active.inc()
-            self._metrics.collected.labels(meta.namespace, instance.spec.pool_ref, "Delete").inc()
+            self._metrics.collected.labels(meta.namespace, instance.spec.pool_ref, "Delete", action.reason).inc()
             self._recorder.record("AvatarInstance", meta, action.event)
             log.info(
                 "%s: %s",

@@ -61,8 +61,8 @@ class Metrics:
         )
         self.collected = Counter(
             "avatar_operator_collected_total",
-            "Idle instances collected",
-            ["namespace", "pool", "action"],
+            "Instances collected: idle, never claimed by anybody (Unclaimed), or at their maximum age",
+            ["namespace", "pool", "action", "reason"],
             registry=registry,
         )
         self.culled_active = Counter(

@@ -116,9 +116,10 @@ class PatchStatus:
 
 @dataclass(frozen=True, slots=True)
 class DeleteInstance:
-    """DELETE an instance with UID and resourceVersion as preconditions."""
+    """DELETE an instance with UID and resourceVersion as preconditions; ``reason``: that of its Draining."""
 
     instance: Instance
+    reason: str
     event: Event
 
 

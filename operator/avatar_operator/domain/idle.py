@@ -9,7 +9,7 @@ when a decision depends on the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from .clock import ceil
@@ -27,6 +27,7 @@ class Clock:
     ``deadline`` and ``last_activity`` go to status. ``probe``: ask the runtime
     first. ``collect``: the deadline has passed and a fresh look found nobody.
     ``known`` False: the runtime did not answer, the clock stands still.
+    ``unclaimed``: nobody has ever connected, and the deadline is that of such.
     """
 
     deadline: datetime | None = None
@@ -36,6 +37,7 @@ class Clock:
     probe: bool = False
     collect: bool = False
     next_look: datetime | None = None
+    unclaimed: bool = False
 
 
 def look(
@@ -47,11 +49,13 @@ def look(
     timeout: int,
     beat: int,
     ask_runtime: bool,
+    claim_timeout: int | None = None,
 ) -> Clock:
     """Say where the idle clock stands at ``now``.
 
     ``counted``: connections counted in status over the whole group.
     ``timeout``: seconds of idleness before collection, 0 = never.
+    ``claim_timeout``: the same while nobody has connected yet; None = ``timeout``.
     ``beat``: seconds between looks at a runtime that only it knows to be in use.
     ``ask_runtime`` False: status alone decides (no usable count in the runtime).
     """
@@ -61,11 +65,15 @@ def look(
     if counted > 0:
         began = status.idle_deadline is not None or since is None
         return Clock(last_activity=now if began else since, observed=_observed(status, activity))
+    unclaimed = claim_timeout is not None and since is None
+    limit = claim_timeout if claim_timeout is not None and unclaimed else timeout
     if not ask_runtime:
-        return _by_status(status, now, timeout)
-    if status.idle_deadline is None:
-        return _not_running(status, activity, now, timeout, beat)
-    return _running(status, _revised(status.idle_deadline, now, timeout), activity, now, timeout, beat)
+        clock = _by_status(status, now, limit)
+    elif status.idle_deadline is None:
+        clock = _not_running(status, activity, now, limit, beat)
+    else:
+        clock = _running(status, _revised(status.idle_deadline, now, limit), activity, now, limit, beat)
+    return replace(clock, unclaimed=unclaimed)
 
 
 def _by_status(status: InstanceStatus, now: datetime, timeout: int) -> Clock:

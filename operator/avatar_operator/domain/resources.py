@@ -168,6 +168,8 @@ class PoolIdle(Model, frozen=True):
 
     timeout_seconds: int = 1800
     action: str = "Delete"
+    claim_timeout_seconds: int | None = None
+    max_age_seconds: int = 0
     connection_leak_seconds: int = 300
     activity_source: str = "Runtime"
 

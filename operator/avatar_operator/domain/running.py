@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from . import objects, serving
+from . import draining, objects, serving
 from .actions import (
     CreateClaim,
     CreateDeviceClaim,
@@ -73,7 +73,13 @@ def run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> Non
             _learn_from(view, pool, pod, result)
         fail(view, members, state, result)
     elif state.phase is PodPhase.READY or (state.phase in _UP and serving.answers_until(view, pod) is not None):
-        serving.serve(serving.Case(view, pool, members, pod, settings), result)
+        case = serving.Case(view, pool, members, pod, settings)
+        if case.server.status.phase == "Draining":
+            draining.drain(case, result)
+        elif draining.is_replaced(case):
+            result.actions.append(DeletePod(pod, server.status.reason))
+        else:
+            serving.serve(case, result)
     else:
         serving.wait(serving.Case(view, pool, members, pod, settings), state, result)
     follow(view, members, result, pod)

@@ -1,4 +1,4 @@
-"""A group whose pod is there: starting, running, in use, idle, draining, collected."""
+"""A group whose pod is there: starting, ready, in use, idle, and when to begin to drain (then see draining)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from datetime import datetime, timedelta
 
 from . import leak as leaks
 from . import objects
-from .actions import DeleteInstance, DeletePod, Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
-from .assigned import condition, gpu_status, released
+from .actions import Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
+from .assigned import condition, gpu_status
 from .clock import ceil, floor
 from .idle import Clock, look
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
 from .podstate import PodPhase, PodState, running_since, started_at
-from .resources import Instance, LastTermination, Pod, Pool
+from .resources import Instance, Pod, Pool
 from .settings import Settings, check, resolve
-from .status import ASLEEP, NO_POD, Desired, say
+from .status import Desired, say
 from .tts_choice import conditions as speech
 from .view import GroupView
 
+# Why an instance drains, by the reason that its status says.
+WHY_DRAINING = {
+    "Idle": "idle past its timeout",
+    "Unclaimed": "nobody has connected in idle.claimTimeoutSeconds",
+    "MaxAge": "older than idle.maxAgeSeconds",
+    "Outdated": "its pool or avatar changed",
+}
 # How long a decision to drain may take before a user should wonder (seconds).
 DRAIN_DECISION_SECONDS = 30
 # How often a start is looked at whose deadline has passed without failing (a long pull).
@@ -122,21 +129,11 @@ def answers_until(view: GroupView, pod: Pod) -> datetime | None:
     return until if view.now < until else None
 
 
-def serve(case: Case, result: Plan) -> None:
-    """The pod is ready: keep status true, run the idle clock, drain and collect."""
-    status = case.server.status
-    if status.phase == "Draining":
-        _drain(case, result)
-    elif (status.phase, status.reason) == ("Starting", "Outdated") and _outdated(case):
-        result.actions.append(DeletePod(case.pod, "Outdated"))
-    else:
-        _in_service(case, result)
-
-
 # ---- in service --------------------------------------------------------------------
 
 
-def _in_service(case: Case, result: Plan) -> None:
+def serve(case: Case, result: Plan) -> None:
+    """The pod is ready and does not drain: keep status true, run the clocks, begin to drain when one is over."""
     runtime = case.view.runtime
     # By then the kubelet must say so too.
     result.wake_at(answers_until(case.view, case.pod))
@@ -148,7 +145,8 @@ def _in_service(case: Case, result: Plan) -> None:
         case.counted,
         runtime.activity,
         case.view.now,
-        timeout=_group_timeout(case),
+        timeout=group_timeout(case),
+        claim_timeout=case.pool.spec.idle.claim_timeout_seconds,
         beat=case.beat,
         ask_runtime=case.settings.count_from_runtime,
     )
@@ -158,15 +156,17 @@ def _in_service(case: Case, result: Plan) -> None:
     running = case.server.status.phase == "Running"
     if running and leak.correct:
         _correct_count(case, result)
+    elif running and _too_old(case, result):
+        _begin_drain(case, "MaxAge", result)
     elif running and clock.collect:
-        _begin_drain(case, "Idle", result)
-    elif running and _outdated(case) and _unused(case, result):
+        _begin_drain(case, "Unclaimed" if clock.unclaimed else "Idle", result)
+    elif running and outdated(case) and _unused(case, result):
         _begin_drain(case, "Outdated", result)
     elif running and clock.probe:
         # What status says next depends on the answer.
         result.actions.append(ProbeActivity(case.pod, case.port))
     else:
-        _say_running(case, clock, result, leak.condition)
+        say_running(case, clock, result, leak.condition)
         ask = leak.probe or _ask_for_gpus(case, result)
         if running and ask and not any(isinstance(a, ProbeActivity) for a in result.actions):
             result.actions.append(ProbeActivity(case.pod, case.port))
@@ -224,7 +224,8 @@ def _correct_count(case: Case, result: Plan) -> None:
             say(case.view.now, member, desired, result, Event("Warning", "CountCorrected", message), exact=True)
 
 
-def _say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, str, str] | None = None) -> None:
+def say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, str, str] | None = None) -> None:
+    """Status and conditions of an instance that serves; ``count``: the condition of its count, if it is to change."""
     now, server, pod, pool = case.view.now, case.server, case.pod, case.pool
     url = webrtc_url(pool, pod, case.port)
     conditions = [
@@ -298,96 +299,37 @@ def webrtc_url(pool: Pool, pod: Pod, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/offer"
 
 
-# ---- drain and collect ---------------------------------------------------------------
-
-
 def _begin_drain(case: Case, reason: str, result: Plan) -> None:
     """Mark by compare-and-swap: a client who arrived since the view was taken wins."""
+    if reason == "MaxAge":
+        # It goes on for those who are there, however long they stay: no deadline.
+        message = f"{WHY_DRAINING[reason]}; refusing offers until its last session has ended"
+        event = Event("Normal", reason, message)
+        case.say(Desired("Draining", reason, message, {"idleDeadline": None}), result, event, exact=True)
+        return
     deadline = ceil(case.view.now + timedelta(seconds=DRAIN_DECISION_SECONDS))
-    why = "idle past its timeout" if reason == "Idle" else "its pool or avatar changed"
-    message = f"{why}; refusing offers and looking once more"
+    message = f"{WHY_DRAINING[reason]}; refusing offers and looking once more"
     case.say(Desired("Draining", reason, message, {"drainDeadline": deadline}), result, exact=True)
-
-
-def _drain(case: Case, result: Plan) -> None:
-    """Refuse offers, look a second time, then collect or call it off."""
-    runtime, reason = case.view.runtime, case.server.status.reason
-    if case.counted or reason not in ("Idle", "Outdated"):
-        _call_off(case, result)
-        return
-    if runtime.draining is not True or runtime.told_at is None:
-        result.actions.append(SetDraining(case.pod, case.port, draining=True))
-        return
-    if case.settings.count_from_runtime:
-        seen = runtime.activity
-        if seen is None or seen.at < runtime.told_at:
-            result.actions.append(ProbeActivity(case.pod, case.port))
-            return
-        if seen.sessions is None or seen.sessions > 0:
-            _call_off(case, result)
-            return
-    if reason == "Outdated":
-        _replace(case, result)
-    else:
-        _collect(case, result)
-
-
-def _call_off(case: Case, result: Plan) -> None:
-    """Somebody is there, or nobody knows: take offers again and say Running.
-
-    Both at once, so that the decision cannot be lost in between. Should this
-    process die before the runtime hears of it, the next look at a runtime that
-    still drains tells it (see _in_service).
-    """
-    runtime, now = case.view.runtime, case.view.now
-    if runtime.draining is not False:
-        result.actions.append(SetDraining(case.pod, case.port, draining=False))
-    seen = runtime.activity
-    sessions = seen.sessions if seen is not None else None
-    known = case.counted > 0 or not case.settings.count_from_runtime or sessions is not None
-    clock = Clock(None, now, sessions, known, next_look=now + timedelta(seconds=case.beat))
-    result.wake_at(clock.next_look)
-    _say_running(case, clock, result)
-
-
-def _replace(case: Case, result: Plan) -> None:
-    """Roll an unused pod whose template changed; the claim stays.
-
-    Said by compare-and-swap before the pod is deleted: a client that is counted in this very moment wins, one that
-    is counted later reads that it has to wait for the new pod.
-    """
-    message = "replacing the pod: its pool or avatar changed"
-    fields = {**NO_POD, "lastTermination": LastTermination(time=floor(case.view.now), reason="Outdated")}
-    conditions = (("Ready", "False", "Outdated", message),)
-    event = Event("Normal", "Outdated", message)
-    case.say(Desired("Starting", "Outdated", message, fields, conditions), result, event, exact=True)
-
-
-def _collect(case: Case, result: Plan) -> None:
-    """Followers first, the server last: what is interrupted in between is still a whole."""
-    now = case.view.now
-    since = case.server.status.last_activity_time or case.server.status.ready_time or now
-    idle = max(0, int((now - since).total_seconds()))
-    for member in case.members[1:] or case.members:
-        action = case.pool.spec.idle.action
-        if case.view.avatar is not None:
-            action = resolve(member, case.pool, case.view.avatar).idle_action
-        message = f"nobody used it for {idle} s (idle.timeoutSeconds); action {action}"
-        event = Event("Normal", "IdleCollected", message)
-        if action == "Delete":
-            result.actions.append(DeleteInstance(member, event))
-            continue
-        last = LastTermination(time=floor(now), reason="Idle", message=message, idle_seconds=idle)
-        fields = {**NO_POD, "restarts": 0, "lastTermination": last}
-        conditions = (ASLEEP, ("PortClaimed", "False", "Stopped", "released"), *released(member, "Stopped"))
-        # By compare-and-swap: a connection counted in this very moment wins.
-        say(now, member, Desired("Stopped", "Idle", message, fields, conditions), result, event, exact=True)
 
 
 # ---- small parts ---------------------------------------------------------------------
 
 
-def _group_timeout(case: Case) -> int:
+def age_limit(case: Case) -> datetime | None:
+    """When the pod has reached idle.maxAgeSeconds; None = there is no such limit."""
+    limit, created = case.pool.spec.idle.max_age_seconds, case.pod.metadata.creation_timestamp
+    return created + timedelta(seconds=limit) if limit and created is not None else None
+
+
+def _too_old(case: Case, result: Plan) -> bool:
+    limit = age_limit(case)
+    if limit is None or case.view.now >= limit:
+        return limit is not None
+    result.wake_at(limit)
+    return False
+
+
+def group_timeout(case: Case) -> int:
     """The longest idle timeout of the sharers; one that says never wins (0)."""
     avatar, pool = case.view.avatar, case.pool
     if avatar is None:
@@ -400,7 +342,7 @@ def _group_timeout(case: Case) -> int:
     return max(s.idle_timeout for s in each)
 
 
-def _outdated(case: Case) -> bool:
+def outdated(case: Case) -> bool:
     """Whether the pod would be made differently today."""
     if case.view.avatar is None or check(case.server, case.pool, case.view.avatar) is not None:
         return False

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true")
     net = command("exec-net", _exec_net, "run a command of this machine in the node's network")
     net.add_argument("rest", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    part = command("component", _component, "play a fault: end, freeze or start one component")
+    part.add_argument("action", choices=tuple(_ACTIONS))
+    part.add_argument("component", help="as `status` names it")
     fake = command("fake-nodes", _fake_nodes, "make sure that there are N nodes played by kwok")
     fake.add_argument("count", type=int)
     fake.add_argument("--gpus", type=int, default=0, help="nvidia.com/gpu of each (default 0)")
@@ -159,6 +163,24 @@ def _exec_net(options: argparse.Namespace) -> int:
         os.execvpe(entered[0], entered, {**os.environ, MARK: str(Layout(options.name).state)})
     except OSError as error:
         raise DevclusterError(f"{entered[0]} cannot be run: {error}") from error
+
+
+_ACTIONS = {
+    "start": lambda daemon: daemon.start(),
+    "stop": lambda daemon: daemon.stop(grace=30),
+    "kill": lambda daemon: daemon.stop(grace=0),
+    "freeze": lambda daemon: daemon.signal(signal.SIGSTOP),
+    "thaw": lambda daemon: daemon.signal(signal.SIGCONT),
+}
+
+
+def _component(options: argparse.Namespace) -> int:
+    known = _running(options).daemons()
+    if options.component not in known:
+        there = f"There are: {', '.join(known)}." if known else "This provider's components are out of reach."
+        raise DevclusterError(f"There is no component {options.component!r}.", there)
+    _ACTIONS[options.action](known[options.component])
+    return 0
 
 
 def _fake_nodes(options: argparse.Namespace) -> int:

@@ -159,6 +159,13 @@ class Daemon:
             raise DevclusterError(f"{self.name} (pid {pid}) would not end.")
         self.pid_file.unlink(missing_ok=True)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the component, which must run."""
+        pid = self.pid()
+        if pid is None:
+            raise DevclusterError(f"{self.name} does not run.", f"Start it: component start {self.name}")
+        os.kill(pid, number)
+
     def tail(self, lines: int = 15) -> str:
         """Return the last lines of the log, with its path."""
         return f"The last lines of {self.log}:\n{tail(self.log, lines)}"

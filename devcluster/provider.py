@@ -6,6 +6,7 @@ from typing import Protocol
 
 from devcluster.errors import DevclusterError
 from devcluster.layout import Layout
+from devcluster.process import Daemon
 from devcluster.progress import say
 
 PROVIDERS = ("native", "kind", "existing", "control-plane")
@@ -37,6 +38,9 @@ class Provider(Protocol):
 
     def load_images(self, archives: Sequence[Path]) -> None:
         """Put docker-archive files into the nodes' image stores."""
+
+    def daemons(self) -> dict[str, Daemon]:
+        """Return the components that run as processes of this machine by name, in the order of their start."""
 
     def enter(self, command: Sequence[str]) -> list[str]:
         """Return ``command`` made to run in the node's network."""

@@ -58,15 +58,17 @@ class ControlPlaneOnly:
             ports=Ports(*recorded),
         )
 
-    def _daemons(self) -> list[Daemon]:
+    def daemons(self) -> dict[str, Daemon]:
+        """Return every component by name, in the order in which they start."""
         control = self._control()
-        return [
+        plain = [
             control.etcd(),
             control.apiserver(kubelets=False),
             control.controller_manager(endpoints=False),
             control.scheduler(),
             control.kwok(source_dir() / "kwok-stages.yaml", _FAKE_PODS, fake_node_address(0)),
         ]
+        return {daemon.name: daemon for daemon in plain}
 
     def up(self) -> None:
         """Start what does not run, with one fake node."""
@@ -79,7 +81,7 @@ class ControlPlaneOnly:
         node_config.write_keys(self.layout, control.programs, "none", "127.0.0.1", "10.96.0.1")
         node_config.write_kubeconfigs(self.layout, control.server, _USERS)
         node_config.write_audit_policy(self.layout)
-        etcd, apiserver, *others = self._daemons()
+        etcd, apiserver, *others = self.daemons().values()
         with step("etcd and API server"):
             etcd.start()
             apiserver.start()
@@ -120,7 +122,7 @@ class ControlPlaneOnly:
     def status(self) -> dict[str, str]:
         """Return the components with their pids."""
         parts = {}
-        for daemon in self._daemons():
+        for daemon in self.daemons().values():
             pid = daemon.pid()
             parts[daemon.name] = f"running, pid {pid}" if pid else "not running"
         parts["API server"] = "ready" if self._kubectl().ready() else "does not answer"
@@ -129,7 +131,7 @@ class ControlPlaneOnly:
 
     def healthy(self) -> bool:
         """Tell whether all components run and the API server is ready."""
-        return all(daemon.pid() is not None for daemon in self._daemons()) and self._kubectl().ready()
+        return all(daemon.pid() is not None for daemon in self.daemons().values()) and self._kubectl().ready()
 
     def kubeconfig(self) -> Path:
         """Return the administrator's kubeconfig."""

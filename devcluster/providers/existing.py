@@ -7,6 +7,7 @@ from pathlib import Path
 from devcluster.errors import DevclusterError
 from devcluster.kube import Kubectl
 from devcluster.layout import Layout
+from devcluster.process import Daemon
 
 
 class Existing:
@@ -60,6 +61,10 @@ class Existing:
     def load_images(self, archives: Sequence[Path]) -> None:
         """Refuse: how images get into a foreign cluster is its owner's business."""
         raise DevclusterError("Images cannot be loaded into an existing cluster.", "Push them to its registry.")
+
+    def daemons(self) -> dict[str, Daemon]:
+        """Return nothing: its components are not processes of ours."""
+        return {}
 
     def enter(self, command: Sequence[str]) -> list[str]:
         """Return ``command`` as it is."""

@@ -9,7 +9,7 @@ from devcluster.errors import DevclusterError
 from devcluster.images import load_once
 from devcluster.kube import Kubectl
 from devcluster.layout import Layout
-from devcluster.process import run
+from devcluster.process import Daemon, run
 from devcluster.progress import step
 
 # The instance range of the default pool, the REST API and the page.
@@ -115,6 +115,10 @@ class Kind:
                 run(["kind", "load", "image-archive", str(archive), "--name", self.layout.name], timeout=600)
 
         load_once(list(archives), self.layout.state, load)
+
+    def daemons(self) -> dict[str, Daemon]:
+        """Return nothing: its components are not processes of ours."""
+        return {}
 
     def enter(self, command: Sequence[str]) -> list[str]:
         """Return ``command`` made to run in the node's container."""

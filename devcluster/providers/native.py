@@ -52,7 +52,7 @@ class Native:
 
     # The cluster's parts
 
-    def _daemons(self) -> dict[str, Daemon]:
+    def daemons(self) -> dict[str, Daemon]:
         """Return every component by name, in the order in which they start."""
         programs = self.programs()
         control = ControlPlane(
@@ -139,7 +139,7 @@ class Native:
         with step(f"network and mount namespace {self.namespaces.netns} ({self.addresses.inner})"):
             self.namespaces.create()
         self._configure()
-        daemons = self._daemons()
+        daemons = self.daemons()
         with step("etcd, containerd and API server"):
             for name in ("etcd", "containerd"):
                 self._launch(daemons[name])
@@ -236,7 +236,7 @@ class Native:
 
     def healthy(self) -> bool:
         """Tell whether all components run and the node is Ready."""
-        if not self.namespaces.exist() or any(d.pid() is None for d in self._daemons().values()):
+        if not self.namespaces.exist() or any(d.pid() is None for d in self.daemons().values()):
             return False
         kubectl = self._kubectl()
         return kubectl.ready() and kubectl.node_ready(self.node_name)
@@ -244,7 +244,7 @@ class Native:
     def status(self) -> dict[str, str]:
         """Return the components with their pids, and the node."""
         parts = {}
-        for name, daemon in self._daemons().items():
+        for name, daemon in self.daemons().items():
             pid = daemon.pid()
             parts[name] = f"running, pid {pid}" if pid else "not running"
         kubectl = self._kubectl()

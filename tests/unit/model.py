@@ -25,6 +25,7 @@ from avatar_operator.domain.actions import (
     DeleteInstance,
     DeletePod,
     MarkInUse,
+    MendClaim,
     PatchStatus,
     Plan,
     ProbeActivity,
@@ -33,7 +34,9 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
+from avatar_operator.domain.audit import audit
 from avatar_operator.domain.eviction import marks
+from avatar_operator.domain.findings import Picture
 from avatar_operator.domain.names import LABEL_GROUP, LABEL_IN_USE, LABEL_PORT, claim_name, group_id
 from avatar_operator.domain.plan import BELIEVE_SECONDS, plan, wants_to_run
 from avatar_operator.domain.resources import (
@@ -51,6 +54,7 @@ from avatar_operator.domain.resources import (
     Pool,
     Running,
     Service,
+    ServiceSpec,
     Terminated,
     Waiting,
 )
@@ -381,12 +385,15 @@ class Model:
             case CreateClaim(port, body):
                 self._create_claim(port, body)
                 self.store.unreserve(key, pool)
+            case MendClaim():
+                self._mend_claim(action)
             case ReleaseClaim(service):
                 self._release_claim(service)
             case CreatePod(body):
                 self._create_pod(key, memory, body)
-            case DeletePod(pod):
-                self._delete_pod(pod)
+            case DeletePod(pod, reason):
+                if reason != "NotWanted" or not self._wanted_after_all(key, pod):
+                    self._delete_pod(pod, reason)
             case SetOwners(pod, owners):
                 self._set_owners(pod, owners)
             case MarkInUse(pod, in_use):
@@ -422,8 +429,19 @@ class Model:
                 assert len(held) < self.pool.spec.capacity, f"{name}: {sorted(held)} are all that the pool may have"
             else:
                 assert pod.metadata.labels[LABEL_GROUP] == group, f"{name} belongs to the pod of another group"
-            self._put(Service(metadata=self._meta(name, labels=body["metadata"]["labels"])), tell=False)
+            made = body["metadata"]
+            metadata = self._meta(name, labels=made["labels"], annotations=made["annotations"])
+            self._put(Service(metadata=metadata, spec=msgspec.convert(body["spec"], ServiceSpec)), tell=False)
         self._deliver(Service, name)
+
+    def _mend_claim(self, action: MendClaim) -> None:
+        meta = action.service.metadata
+        self._wrote("PATCH", Service, meta.name)
+        known = self.get(Service, meta.name)
+        if known is not None and known.metadata.resource_version == meta.resource_version:
+            merged = merge(msgspec.to_builtins(known), action.change)
+            self._put(msgspec.convert(merged, Service), tell=False)
+        self._deliver(Service, meta.name)
 
     def _release_claim(self, service: Service) -> None:
         name = service.metadata.name
@@ -456,7 +474,13 @@ class Model:
             memory.rejection = ("PodNameTaken", f"a pod named {name} exists")
         self._deliver(Pod, name)
 
-    def _delete_pod(self, pod: Pod) -> None:
+    def _wanted_after_all(self, key: GroupKey, pod: Pod) -> bool:
+        owners = [o for ref in pod.metadata.owner_references if (o := self.get(Instance, ref.name)) is not None]
+        for owner in owners:
+            self.store.apply(owner)
+        return any(wants_to_run(owner) and group(owner) == key.id for owner in owners)
+
+    def _delete_pod(self, pod: Pod, reason: str) -> None:
         name = pod.metadata.name
         self._wrote("DELETE", Pod, name)
         known = self.get(Pod, name)
@@ -464,6 +488,8 @@ class Model:
             self.store.remove(Pod, NAMESPACE, name, pod.metadata.uid)
             return
         if known.metadata.deletion_timestamp is None:
+            if reason in ("NotWanted", "Outdated", "MaxAge"):
+                self.nobody_is_served(known)
             gone = msgspec.structs.replace(known.metadata, deletion_timestamp=self.now)
             self._put(msgspec.structs.replace(known, metadata=gone), tell=False)
         self._deliver(Pod, name)
@@ -541,6 +567,13 @@ class Model:
         if draining:
             self.drained[pod.metadata.uid] = self._next()
         return None
+
+    def nobody_is_served(self, pod: Pod) -> None:
+        """A pod is ended only when no instance that it serves says both that it runs and that somebody is there."""
+        for owner in pod.metadata.owner_references:
+            item = self.get(Instance, owner.name)
+            if item is not None and item.metadata.uid == owner.uid and item.status.phase in ("Running", "Draining"):
+                assert item.counted_connections == 0, f"{pod.metadata.name} is deleted under {owner.name}"
 
     def nobody_uses(self, instance: Instance) -> None:
         """The rule above all: what somebody uses is not collected."""
@@ -637,8 +670,15 @@ def check_plan(result: Plan) -> None:
     assert not released & {a.body["metadata"]["name"] for a in result.actions if isinstance(a, CreatePod)}
 
 
+def picture_of(model: Model) -> Picture:
+    """The whole model, for the audit."""
+    kinds = (model.all(Instance), [model.pool], model.avatars(), model.all(Pod), model.all(Service))
+    return Picture(model.now, *(tuple(items) for items in kinds))  # type: ignore[arg-type]
+
+
 def assert_consistent(model: Model) -> None:
     """What must hold once all is quiet."""
+    assert audit(picture_of(model)) == []
     instances, pods = model.all(Instance), {p.metadata.name: p for p in model.all(Pod)}
     avatars = {a.spec.avatar_name: a for a in model.all(Avatar)}
     groups: dict[str, list[Instance]] = {}

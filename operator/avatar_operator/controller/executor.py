@@ -21,6 +21,7 @@ from avatar_operator.domain.actions import (
     Event,
     Json,
     MarkInUse,
+    MendClaim,
     PatchStatus,
     ProbeActivity,
     ProbeReady,
@@ -30,6 +31,7 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
+from avatar_operator.domain.coldstart import phases
 from avatar_operator.domain.devices import allocated, placement_of
 from avatar_operator.domain.eviction import marks
 from avatar_operator.domain.flow import STALLED, mark
@@ -40,7 +42,9 @@ from avatar_operator.domain.names import (
     MANAGER,
     claim_name,
 )
+from avatar_operator.domain.objects import mended
 from avatar_operator.domain.placement import Placement
+from avatar_operator.domain.plan import wants_to_run
 from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
 from avatar_operator.domain.status import full
 from avatar_operator.domain.view import Activity, GpuHints, GroupKey, GroupView, RuntimeView
@@ -51,7 +55,7 @@ from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, RESOURCE_CLAIMS
 
 from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .gate import Gate
-from .keys import PoolKey
+from .keys import PoolKey, group_of
 from .metrics import Metrics
 from .probe import RuntimeProbe
 from .store import Store
@@ -119,6 +123,8 @@ class Executor:
         match action:
             case CreateClaim():
                 await self._create_claim(key, pool, memory, action)
+            case MendClaim():
+                await self._mend_claim(key, action)
             case ReleaseClaim(service):
                 await self._release_claim(key, service)
             case ConfirmPlacement():
@@ -145,7 +151,7 @@ class Executor:
                 await self._patch_pod(pod, {"metadata": metadata})
                 log.debug("marked", extra={**_about(pod), "in_use": in_use})
             case PatchStatus():
-                await self._patch_status(action)
+                await self._patch_status(action, memory)
             case DeleteInstance():
                 await self._delete_instance(action)
             case ProbeActivity(pod) | ProbeReady(pod) | SetDraining(pod):
@@ -182,26 +188,54 @@ class Executor:
             self._store.apply(made)
             log.info("claimed", extra={"namespace": key.namespace, "port": action.port, "group": key.id})
         except AlreadyExistsError:
-            await self._who_holds(key, pool, action.port)
+            await self._who_holds(key, pool, action)
         finally:
             self._store.unreserve(key, pool)
 
-    async def _who_holds(self, key: GroupKey, pool: PoolKey, port: int) -> None:
+    async def _who_holds(self, key: GroupKey, pool: PoolKey, action: CreateClaim) -> None:
         """A claim was there first: ours (a lost reply), another group's, or a stranger's."""
+        port = action.port
         try:
             raw = await self._client.get(SERVICES, key.namespace, claim_name(port))
         except NotFoundError:
             return
         found = msgspec.json.decode(raw, type=Service)
-        if found.metadata.labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in found.metadata.labels:
+        labels, name = found.metadata.labels, found.metadata.name
+        if labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in labels:
             self._store.apply(found)
+            if found.metadata.labels[LABEL_GROUP] != key.id:
+                self._metrics.port_conflicts.labels(pool.namespace, pool.name).inc()
             return
-        self._set_aside(key, pool, port, f"Service {found.metadata.name} is not the operator's")
+        if labels.get(LABEL_GROUP) == key.id:
+            # Ours, and no longer among those that are watched: to the store it is gone until it is whole again.
+            await self._mend_claim(key, MendClaim(found, mended(found, action.body)))
+            return
+        self._set_aside(key, pool, port, f"Service {name} is not the operator's")
+        if await self._has_pod(key, key.namespace, name):
+            # It cannot go to another port, and asking at once again would be in vain.
+            text = f"Service {name} is not the operator's, and pod {name} serves on its port; delete or rename it"
+            raise ConflictError(409, "NameTaken", text)
 
     def _set_aside(self, key: GroupKey, pool: PoolKey, port: int, why: str) -> None:
         log.warning("port quarantined: %s", why, extra={"namespace": key.namespace, "port": port})
+        self._metrics.port_conflicts.labels(pool.namespace, pool.name).inc()
         self._store.quarantine(key.namespace, port)
         self._quarantine_later(pool, key.namespace, port, QUARANTINE_SECONDS)
+
+    async def _mend_claim(self, key: GroupKey, action: MendClaim) -> None:
+        meta = action.service.metadata
+        seen = {**action.change.get("metadata", {}), "resourceVersion": meta.resource_version}
+        try:
+            raw = await self._client.merge_patch(
+                SERVICES, meta.namespace, meta.name, {**action.change, "metadata": seen}
+            )
+            log.info("mended", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
+        except NotFoundError:
+            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
+            return
+        except ConflictError:
+            raw = await self._client.get(SERVICES, meta.namespace, meta.name)
+        self._store.apply(msgspec.json.decode(raw, type=Service))
 
     async def _release_claim(self, key: GroupKey, service: Service) -> None:
         meta = service.metadata
@@ -298,6 +332,8 @@ class Executor:
 
     async def _delete_pod(self, key: GroupKey, action: DeletePod) -> None:
         meta = action.pod.metadata
+        if action.reason == "NotWanted" and await self._wanted_after_all(key, action.pod):
+            return
         if action.reason not in ("NotWanted", "Outdated", "Duplicate"):
             self._metrics.pod_failures.labels(action.reason).inc()
         try:
@@ -313,6 +349,25 @@ class Executor:
             # The version that it had in the end: what the kubelet wrote right before must not bring it back.
             last = pod["metadata"].get("resourceVersion") if pod.get("kind") == "Pod" else None
             self._store.remove(Pod, meta.namespace, meta.name, meta.uid, last or meta.resource_version)
+
+    async def _wanted_after_all(self, key: GroupKey, pod: Pod) -> bool:
+        """Ask the API server whether an owner wants the pod: that the plan knew of none is no proof.
+
+        A watch may be behind, and one that has stalled says nothing at all. What the store did not know is in it
+        then, and planned with.
+        """
+        wanted = False
+        for owner in pod.metadata.owner_references:
+            if owner.kind != "AvatarInstance":
+                continue
+            try:
+                raw = await self._client.get(INSTANCES, pod.metadata.namespace, owner.name)
+            except NotFoundError:
+                continue
+            found = msgspec.json.decode(raw, type=Instance)
+            self._store.apply(found)
+            wanted |= wants_to_run(found) and group_of(found)[0] == key
+        return wanted
 
     async def _set_owners(self, action: SetOwners) -> None:
         version = action.pod.metadata.resource_version
@@ -331,7 +386,7 @@ class Executor:
 
     # ---- instances ---------------------------------------------------------------------
 
-    async def _patch_status(self, action: PatchStatus) -> None:
+    async def _patch_status(self, action: PatchStatus, memory: Memory) -> None:
         meta = action.instance.metadata
         body: dict[str, object] = {"status": action.status}
         # The UID keeps a patch off a namesake created meanwhile.
@@ -346,6 +401,7 @@ class Executor:
             return
         self._store.apply(msgspec.json.decode(raw, type=Instance))
         self._tell(action)
+        self._measure(action, memory)
 
     def _tell(self, action: PatchStatus) -> None:
         meta = action.instance.metadata
@@ -367,15 +423,20 @@ class Executor:
                     "gpu": action.instance.status.gpu.uuid if action.instance.status.gpu else None,
                 },
             )
-        self._measure(action)
 
-    def _measure(self, action: PatchStatus) -> None:
+    def _measure(self, action: PatchStatus, memory: Memory) -> None:
         old, new, meta = action.instance.status, action.status, action.instance.metadata
         pool = action.instance.spec.pool_ref
         first_ready = new.get("phase") == "Running" and old.ready_time is None
+        now = datetime.now(UTC)
         if first_ready and old.start_time is not None:
-            seconds = (datetime.now(UTC) - old.start_time).total_seconds()
+            seconds = (now - old.start_time).total_seconds()
             self._metrics.start_seconds.labels(meta.namespace, pool).observe(seconds)
+        pod = self._store.pod(meta.namespace, str(new.get("podName") or old.pod_name or ""))
+        if first_ready and pod is not None:
+            answered = memory.runtime.answered_at if memory.pod_uid == pod.metadata.uid else None
+            for phase, seconds in phases(action.instance, pod, answered, now).items():
+                self._metrics.start_phase_seconds.labels(meta.namespace, pool, phase).observe(seconds)
         if new.get("phase") == "Stopped":
             self._metrics.collected.labels(meta.namespace, pool, "Sleep", str(new.get("reason", old.reason))).inc()
 

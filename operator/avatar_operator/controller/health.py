@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from avatar_operator.kube.client import KubeClient
+
 from .forbidden import Forbidden
 from .reconciler import Reconciler
 from .resync import Resync
@@ -13,14 +15,22 @@ from .resync import Resync
 STUCK_SECONDS = 180.0
 # After so many periods and so long without a successful resync nothing here is known to be true.
 STALE_PERIODS, STALE_SECONDS = 3, 30.0
+# Longer than the API server's own restart takes, and than any one answer.
+SILENT_SECONDS = 20.0
 
 
 class Health:
     """Why the operator is not alive or not ready; an empty string = it is."""
 
     def __init__(
-        self, resync: Resync, reconciler: Reconciler, forbidden: Forbidden, tasks_failed: Callable[[], str]
+        self,
+        client: KubeClient,
+        resync: Resync,
+        reconciler: Reconciler,
+        forbidden: Forbidden,
+        tasks_failed: Callable[[], str],
     ) -> None:
+        self._client = client
         self._resync = resync
         self._forbidden = forbidden
         self._reconciler = reconciler
@@ -40,6 +50,9 @@ class Health:
         if self._resync.synced_at is None:
             why = f": {self._resync.problem}" if self._resync.problem else ""
             return f"not synced with the API server yet{why}"
+        if (silent := self._client.silent_for) > SILENT_SECONDS:
+            # Nothing that a restart would cure: it knows what runs, and waits.
+            return f"the API server has not answered for {silent:.0f} s"
         if forbidden := self._forbidden.problem():
             return forbidden
         age = time.monotonic() - self._resync.synced_at

@@ -62,13 +62,19 @@ class Reconciler:
         self._budgets = budgets
         self._memory: dict[GroupKey, Memory] = {}
         self._busy_since: dict[Key, float] = {}
+        # Whether the store is being filled for the first time.
+        self.loading = True
 
     def changed(self, key: Key) -> None:
-        """The store says that ``key`` may need a plan."""
+        """The store says that ``key`` may need a plan.
+
+        What came before this process acted is its backlog: thousands of keys, most of which need nothing. What
+        happens from then on does not wait behind them.
+        """
         if isinstance(key, (PoolKey, GpuNodeKey)):
             self._queue.add_after(key, POOL_PERIOD_SECONDS)
         else:
-            self._queue.add(key)
+            self._queue.add(key, low=self.loading or not self._leadership.held)
 
     def longest_busy(self) -> float:
         """Seconds that the slowest reconcile in progress has taken: health looks at it."""

@@ -33,6 +33,8 @@ GRACE_SECONDS = 3.0
 # The first comparison comes early: what went between our first LIST and the watch's own was seen by neither.
 # One that had to correct something is followed by another as soon.
 SOON_SECONDS = 1.0
+# While the API server is away it is asked again at this distance at most: nobody waits longer when it is back.
+AGAIN_SECONDS = 5.0
 
 
 class Resync:
@@ -76,18 +78,22 @@ class Resync:
 
     async def run(self) -> None:
         """Compare for ever."""
-        delay = SOON_SECONDS
+        delay, failures = SOON_SECONDS, 0
         while True:
             await asyncio.sleep(delay)
-            delay = self.period * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+            jitter = random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
+            delay = self.period * jitter
             try:
                 missed = await self.compare()
                 self._done(missed)
+                failures = 0
                 if missed:
                     delay = min(delay, SOON_SECONDS)
             except ApiError as error:
                 self.problem = str(error)
-                log.warning("resync: %s", error)
+                delay = min(delay, AGAIN_SECONDS * jitter, SOON_SECONDS * 2.0 ** min(failures, 10))
+                failures += 1
+                log.warning("resync: %s; again in %.1f s", error, delay)
 
     async def compare(self) -> int:
         """Put right what differs from the API server; how many objects did."""

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from avatar_operator.domain.devices import placement_of
 from avatar_operator.domain.estimate import learn, need
+from avatar_operator.domain.findings import Picture
 from avatar_operator.domain.gpunode import GpuNode, Node
 from avatar_operator.domain.ledger import Reservation
 from avatar_operator.domain.names import (
@@ -31,7 +32,7 @@ from avatar_operator.domain.summaries import PoolGpus
 from avatar_operator.domain.tts import Deployment, TtsEngine
 from avatar_operator.domain.tts_view import EngineView, TtsHints, TtsKey
 from avatar_operator.domain.view import GpuHints, GroupKey, GroupView, RuntimeView
-from avatar_operator.kube.kinds import AnyObject
+from avatar_operator.kube.kinds import AnyObject, K
 
 from .gpu_view import gpu_view
 from .gpus import GpuIndex
@@ -154,6 +155,23 @@ class Store:
     def metas(self, kind: type[AnyObject]) -> dict[ObjectId, Meta]:
         """Metadata of everything known of a kind, for comparison with a LIST."""
         return {key: item.metadata for key, item in self._objects[kind].items()}
+
+    def picture(self, now: datetime) -> Picture:
+        """Everything as it is known at ``now``, for the audit."""
+        return Picture(
+            now,
+            self._all(Instance),
+            self._all(Pool),
+            self._all(Avatar),
+            self._all(Pod),
+            self._all(Service),
+            self._all(TtsEngine),
+            self._all(Deployment),
+            None if self.gpus.blind else self._all(GpuNode),
+        )
+
+    def _all(self, kind: type[K]) -> tuple[K, ...]:
+        return tuple(item for item in self._objects[kind].values() if isinstance(item, kind))
 
     # ---- ports -----------------------------------------------------------------------
 
@@ -278,6 +296,11 @@ class Store:
         """The AvatarInstance, if it is known."""
         found = self._objects[Instance].get((namespace, name))
         return found if isinstance(found, Instance) else None
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        """The Pod, if it is known."""
+        found = self._objects[Pod].get((namespace, name))
+        return found if isinstance(found, Pod) else None
 
     def count(self, kind: type[AnyObject]) -> int:
         """How many objects of a kind are known."""

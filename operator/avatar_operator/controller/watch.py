@@ -18,7 +18,7 @@ from avatar_operator.kube.client import Resource
 from avatar_operator.kube.kinds import AnyObject
 
 from .metrics import Metrics
-from .resync import Resync
+from .resync import AGAIN_SECONDS, Resync
 from .store import Store
 from .watched import Watched
 
@@ -37,13 +37,13 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
 
 class _Backoffs:
-    """Endless, growing to 15 s, with jitter: kopf gives a stream up after a finite list."""
+    """Endless, growing, with jitter: kopf gives a stream up after a finite list."""
 
     def __iter__(self) -> Iterator[float]:
         delay = 0.5
         while True:
             yield delay * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
-            delay = min(15.0, delay * 2)
+            delay = min(AGAIN_SECONDS, delay * 2)
 
 
 def settings(watched: Sequence[Watched]) -> kopf.OperatorSettings:

@@ -33,6 +33,14 @@ class CreateClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class MendClaim:
+    """Merge-PATCH a claim that somebody changed, if it is still as the plan saw it."""
+
+    service: Service
+    change: Json
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseClaim:
     """DELETE a claim, with its UID as a precondition."""
 
@@ -159,6 +167,7 @@ class SetDraining:
 
 Action = (
     CreateClaim
+    | MendClaim
     | ReleaseClaim
     | ConfirmPlacement
     | CreateDeviceClaim

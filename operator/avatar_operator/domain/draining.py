@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from .actions import DeleteInstance, DeletePod, Event, Plan, ProbeActivity, SetDraining
+from .actions import DeleteInstance, Event, Plan, ProbeActivity, SetDraining
 from .assigned import released
 from .clock import floor
 from .idle import Clock
 from .resources import LastTermination
-from .serving import WHY_DRAINING, Case, age_limit, group_timeout, say_running
+from .serving import WHY_DRAINING, Case, age_limit, awaited, group_timeout, outdated, say_running
 from .settings import resolve
 from .status import ASLEEP, NO_POD, Desired, say
 
@@ -22,7 +22,8 @@ def drain(case: Case, result: Plan) -> None:
     """Refuse offers, look a second time, then collect or call it off."""
     runtime, reason = case.view.runtime, case.server.status.reason
     patient = reason == "MaxAge"
-    if reason not in WHY_DRAINING or (patient and not _is_too_old(case)) or (case.counted and not patient):
+    used = case.counted or (reason in ("Idle", "Unclaimed") and awaited(case))
+    if reason not in WHY_DRAINING or (patient and not _is_too_old(case)) or (used and not patient):
         _call_off(case, result)
         return
     if runtime.draining is not True or runtime.told_at is None or (patient and _forgot(case)):
@@ -96,15 +97,29 @@ def _call_off(case: Case, result: Plan) -> None:
     say_running(case, clock, result)
 
 
+def is_replaced(case: Case) -> bool:
+    """Whether the instance has said that its pod gives way to a new one, and this is the old one still."""
+    status, created = case.server.status, case.pod.metadata.creation_timestamp
+    if status.phase != "Starting" or status.pod_name or status.reason not in ("Outdated", "MaxAge"):
+        return False
+    last = status.last_termination
+    if last is None or last.reason != status.reason or last.time is None or created is None:
+        return False
+    return outdated(case) if status.reason == "Outdated" else created < last.time
+
+
 def _replace(case: Case, result: Plan) -> None:
-    """Roll a pod that nobody uses; the claim stays."""
+    """Roll a pod that nobody uses; the claim stays.
+
+    Said by compare-and-swap before the pod is deleted (see is_replaced): a client that is counted in this very moment
+    wins, one that is counted later reads that it has to wait for the new pod.
+    """
     reason = case.server.status.reason
-    result.actions.append(DeletePod(case.pod, reason))
     message = f"replacing the pod: {WHY_DRAINING[reason]}"
     fields = {**NO_POD, "lastTermination": LastTermination(time=floor(case.view.now), reason=reason)}
     conditions = (("Ready", "False", reason, message),)
     event = Event("Normal", reason, message)
-    case.say(Desired("Starting", reason, message, fields, conditions), result, event)
+    case.say(Desired("Starting", reason, message, fields, conditions), result, event, exact=True)
 
 
 def _collect(case: Case, result: Plan) -> None:

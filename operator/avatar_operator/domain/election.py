@@ -21,7 +21,7 @@ class Timings:
     duration: float = 4.0
     deadline: float = 3.0
     renew: float = 1.0
-    ask: float = 0.5
+    ask: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,22 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A record, and when (monotonic seconds of this process) it was first seen as it is."""
+    """A record, since when (monotonic seconds of this process) it is known to be as it is, and the last look at it."""
 
     record: Record
     since: float
+    looked: float
 
 
 def sight(before: Sighting | None, record: Record, now: float) -> Sighting:
-    """Take in a record that was read at ``now``; one that has not changed keeps its time."""
-    if before is not None and before.record.version == record.version:
-        return before
-    return Sighting(record, now)
+    """Take in a record that was read at ``now``; one that has not changed keeps its time.
+
+    Who could not look for as long as the holder may be silent knows nothing of its silence: the API server
+    was away, for the holder too, which keeps its lease then and with it all that it knows.
+    """
+    if before is None or before.record.version != record.version or now - before.looked >= record.duration:
+        return Sighting(record, now, now)
+    return Sighting(record, before.since, now)
 
 
 def may_take(seen: Sighting | None, me: str, now: float) -> bool:

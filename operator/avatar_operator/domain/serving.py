@@ -11,7 +11,7 @@ from . import objects
 from .actions import Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
 from .assigned import condition, gpu_status
 from .clock import ceil, floor
-from .idle import Clock, look
+from .idle import Clock, look, patience_ends
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
 from .podstate import PodPhase, PodState, running_since, started_at
 from .resources import Instance, Pod, Pool
@@ -156,6 +156,7 @@ def serve(case: Case, result: Plan) -> None:
         claim_timeout=case.pool.spec.idle.claim_timeout_seconds,
         beat=case.beat,
         ask_runtime=case.settings.count_from_runtime,
+        asked=_last_asked(case),
     )
     result.wake_at(clock.next_look)
     leak = _leak(case)
@@ -170,7 +171,7 @@ def serve(case: Case, result: Plan) -> None:
         _begin_drain(case, "MaxAge", result)
     elif running and clock.collect:
         _begin_drain(case, "Unclaimed" if clock.unclaimed else "Idle", result)
-    elif running and _outdated(case) and _unused(case, result):
+    elif running and outdated(case) and _unused(case, result):
         _begin_drain(case, "Outdated", result)
     elif running and clock.probe:
         # What status says next depends on the answer.
@@ -357,7 +358,19 @@ def group_timeout(case: Case) -> int:
     return max(s.idle_timeout for s in each)
 
 
-def _outdated(case: Case) -> bool:
+def _last_asked(case: Case) -> datetime | None:
+    """When somebody came last to share the pod; None while nobody shares it."""
+    times = (m.metadata.creation_timestamp for m in case.members[1:])
+    return max((t for t in times if t is not None), default=None)
+
+
+def awaited(case: Case) -> bool:
+    """Whether a sharer came so late that its client has had no time to connect."""
+    ends = patience_ends(_last_asked(case), group_timeout(case), case.pool.spec.idle.claim_timeout_seconds)
+    return ends is not None and case.view.now < ends
+
+
+def outdated(case: Case) -> bool:
     """Whether the pod would be made differently today."""
     if case.view.avatar is None or check(case.server, case.pool, case.view.avatar) is not None:
         return False

@@ -92,6 +92,9 @@ def _use_claim(view: GroupView, members: list[Instance], claim: Service, result:
         if view.gpu.foreign_until is not None and view.now < view.gpu.foreign_until:
             # Whoever wrote it may be about to use it: two that confirm or withdraw one claim undo each other's work.
             result.wake_at(view.gpu.foreign_until)
+        elif view.gpu.had_pod and (free_at := _gpu_free_at(view)) is not None and view.now < free_at:
+            # What its last pod has not given back yet would be held against the claim, and the claim taken back.
+            result.wake_at(free_at)
         else:
             result.actions.append(ConfirmPlacement(claim, wanted))
     elif pool.spec.gpu.mode in CHOSEN_LATER and view.gpu.place is None:
@@ -197,7 +200,7 @@ def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
         phase, reason, position = "Failed", "QueueFull", None
         message = f"{queue.max_length} instances wait already (spec.queue.maxLength of the AvatarPool); try later"
     elif queue.timeout_seconds and server.status.phase != "Failed":
-        since = _waiting_since(server) or view.now
+        since = waiting_since(server) or view.now
         deadline = since + timedelta(seconds=queue.timeout_seconds)
         result.wake_at(deadline)
         if view.now >= deadline:
@@ -229,7 +232,7 @@ def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
     follow(view, members, result)
 
 
-def _waiting_since(server: Instance) -> datetime | None:
+def waiting_since(server: Instance) -> datetime | None:
     """Since when an instance has waited for a port: its creation, or its last end."""
     last = server.status.last_termination
     return last.time if last is not None and last.time is not None else server.metadata.creation_timestamp

@@ -95,7 +95,8 @@ class GpuView:
     now (modes in which the scheduler has the last word). ``lost``: why no pod
     can go on there. ``report``: the newest one of that GPU, made at
     ``reported``; ``stale`` = too old to go by. ``podless_since``: since when
-    the claim has no pod; ``processes_gone``: the agent saw its processes leave.
+    the claim has no pod; ``had_pod``: it had one before; ``processes_gone``: the
+    agent saw its processes leave.
 
     ``foreign_until``: the claim was written by another process, which has until
     then to go on with it. ``confirmed``, ``claim_made``, ``allocated``: see GpuHints.
@@ -109,6 +110,7 @@ class GpuView:
     reported: datetime | None = None
     node: str = ""
     podless_since: datetime | None = None
+    had_pod: bool = False
     processes_gone: bool = False
     foreign_until: datetime | None = None
     confirmed: bool = False

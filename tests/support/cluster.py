@@ -1,0 +1,56 @@
+"""A cluster of one's own, for what would end everybody's: control plane and kwok nodes, brought up and taken down."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class OwnCluster:
+    """The devcluster ``name``. Use as ``with OwnCluster("outage").up() as own``."""
+
+    name: str
+    nodes: int = 2
+    kubeconfig: Path = field(default=Path(), init=False)
+
+    def run(self, *arguments: str) -> str:
+        """Output of a devcluster command."""
+        command = [sys.executable, "-m", "devcluster", "--name", self.name, *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode:
+            raise AssertionError(f"{' '.join(command)}: {done.stderr.strip()[-600:]}")
+        return done.stdout.strip()
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[OwnCluster]:
+        """Up with our definitions, until the block ends."""
+        try:
+            self.run("--provider", "control-plane", "up")
+            self.run("fake-nodes", str(self.nodes))
+            self.kubeconfig = Path(self.run("kubeconfig"))
+            self.define()
+            yield self
+        finally:
+            self.run("down")
+
+    def define(self) -> None:
+        """Apply the custom resource definitions, and wait until they are served."""
+        self.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+
+    def kubectl(self, *arguments: str) -> str:
+        """Output of kubectl; a failure is one of the test."""
+        command = [f"{self.run('binaries')}/kubectl", f"--kubeconfig={self.kubeconfig}", *arguments]
+        env = {**os.environ, "NO_PROXY": "127.0.0.0/8"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+        if done.returncode:
+            raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout

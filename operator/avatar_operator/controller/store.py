@@ -146,7 +146,7 @@ class Store:
         return True
 
     def unbury(self, uid: str) -> None:
-        """Take an object in again: the API server, asked for it alone, has it. What told of its end was wrong or old."""
+        """Take an object in again: the API server, asked for it alone, has it; what told of its end was wrong."""
         self._gone.pop(uid, None)
 
     def _bury(self, uid: str, version: int) -> None:

@@ -153,7 +153,9 @@ class Experiment:
                 }
         return found
 
-    async def suffer(self, fault: str, begin: Callable[[], None], end: Callable[[], None], seconds: float) -> Result:
+    async def suffer(
+        self, fault: str, begin: Callable[[], None], end: Callable[[], None], seconds: float, bound: float
+    ) -> Result:
         """The fault for so long; then all that must hold."""
         result = Result(fault)
         before, pids = await self.picture(), self._pids()
@@ -179,7 +181,7 @@ class Experiment:
                 result.problems.append(f"{name} was {before[name]}, is {after.get(name)}")
         if self._pids() != pids or not all(operator.running for operator in self.operators):
             result.problems.append("an operator has ended")
-        if result.consistent > CONSISTENT:
+        if result.consistent > bound:
             result.problems.append(f"consistent only {result.consistent:.1f} s after the API server answered")
         return result
 
@@ -253,8 +255,10 @@ def _ends(pods: list[Json], name: str) -> bool:
     return all("deletionTimestamp" in p["metadata"] for p in pods if p["metadata"]["name"] == name)
 
 
-async def away(own: OwnCluster, folder: Path, fault: str, seconds: float, count: int = 30) -> Result:
-    """The API server stopped or frozen for ``seconds``, or etcd killed for a moment."""
+async def away(
+    own: OwnCluster, folder: Path, fault: str, seconds: float, count: int = 30, bound: float = CONSISTENT
+) -> Result:
+    """The API server stopped or frozen for ``seconds``, or etcd killed for a moment; ``bound``: consistent after."""
     actions = {
         "stopped": (("kill", "kube-apiserver"), ("start", "kube-apiserver"), seconds),
         "frozen": (("freeze", "kube-apiserver"), ("thaw", "kube-apiserver"), seconds),
@@ -263,7 +267,11 @@ async def away(own: OwnCluster, folder: Path, fault: str, seconds: float, count:
     begin, end, lasts = actions[fault]
     async with Experiment.begun(own.kubeconfig, folder, count) as made:
         return await made.suffer(
-            fault, lambda: _quiet(own.run("component", *begin)), lambda: _quiet(own.run("component", *end)), lasts
+            fault,
+            lambda: _quiet(own.run("component", *begin)),
+            lambda: _quiet(own.run("component", *end)),
+            lasts,
+            bound,
         )
 
 

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.cluster
 
 # Long enough that an operator must say that it hears nothing.
 SECONDS = 31
+# Of a busy machine; the 15 s that are asked for are judged by the experiment, on a quiet one.
+BOUND = 90
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,6 @@ def own() -> Iterator[OwnCluster]:
 
 @pytest.mark.parametrize("fault", ["stopped", "frozen", "etcd"])
 async def test_everything_is_as_it_was_soon_after(own: OwnCluster, tmp_path: Path, fault: str) -> None:
-    result = await outage.away(own, tmp_path, fault, SECONDS, count=8)
+    result = await outage.away(own, tmp_path, fault, SECONDS, count=8, bound=BOUND)
     print(outage.table([result]))
     assert not result.problems, outage.table([result])

@@ -488,7 +488,7 @@ class Model:
             self.store.remove(Pod, NAMESPACE, name, pod.metadata.uid)
             return
         if known.metadata.deletion_timestamp is None:
-            if reason in ("NotWanted", "Outdated"):
+            if reason in ("NotWanted", "Outdated", "MaxAge"):
                 self.nobody_is_served(known)
             gone = msgspec.structs.replace(known.metadata, deletion_timestamp=self.now)
             self._put(msgspec.structs.replace(known, metadata=gone), tell=False)

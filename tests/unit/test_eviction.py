@@ -106,6 +106,8 @@ def test_without_a_count_in_the_runtime_status_decides() -> None:
 def test_one_that_left_a_moment_ago_whom_only_the_runtime_saw_is_waited_for() -> None:
     found = looked(True, runtime=knows(0, age=1, idle_seconds=9))
     assert found == Protection(next_look=later(UNUSED_SECONDS - 9 - 1))
+    # Its time has come while the answer is young still: asked again, not looked at for ever.
+    assert looked(True, runtime=knows(0, age=2, idle_seconds=UNUSED_SECONDS - 2)) == Protection(probe=True)
 
 
 def test_an_evictable_pod_is_asked_again_now_and_then() -> None:

@@ -792,7 +792,8 @@ def test_what_is_never_collected_gets_a_new_pod_at_its_age(kept: dict[str, Any])
     assert isinstance(action, PatchStatus)
     assert action.exact
     assert (action.status["phase"], action.status["lastTermination"]["reason"]) == ("Starting", "MaxAge")
-    said = serving(phase="Starting", reason="MaxAge", ready_time=None)
+    last = LastTermination(time=NOW, reason="MaxAge")
+    said = serving(phase="Starting", reason="MaxAge", ready_time=None, pod_name=None, last_termination=last)
     (done,) = plan(with_pod(said, runtime=left, **kept)).actions
     assert isinstance(done, DeletePod)
 
@@ -892,7 +893,8 @@ def test_an_outdated_pod_is_replaced_and_its_claim_stays() -> None:
 
 
 def test_an_outdated_pod_is_deleted_when_its_instance_says_so() -> None:
-    said = instance(status=status("Starting", reason="Outdated", port=8615))
+    last = LastTermination(time=NOW, reason="Outdated")
+    said = having(instance(), phase="Starting", reason="Outdated", port=8615, last_termination=last)
     assert [type(a) for a in plan(outdated(said)).actions] == [DeletePod]
 
 

@@ -97,10 +97,21 @@ def _call_off(case: Case, result: Plan) -> None:
     say_running(case, clock, result)
 
 
+def is_replaced(case: Case) -> bool:
+    """Whether the instance has said that its pod gives way to a new one, and this is the old one still."""
+    status, created = case.server.status, case.pod.metadata.creation_timestamp
+    if status.phase != "Starting" or status.pod_name or status.reason not in ("Outdated", "MaxAge"):
+        return False
+    last = status.last_termination
+    if last is None or last.reason != status.reason or last.time is None or created is None:
+        return False
+    return outdated(case) if status.reason == "Outdated" else created < last.time
+
+
 def _replace(case: Case, result: Plan) -> None:
     """Roll a pod that nobody uses; the claim stays.
 
-    Said by compare-and-swap before the pod is deleted (see replaced): a client that is counted in this very moment
+    Said by compare-and-swap before the pod is deleted (see is_replaced): a client that is counted in this very moment
     wins, one that is counted later reads that it has to wait for the new pod.
     """
     reason = case.server.status.reason
@@ -109,14 +120,6 @@ def _replace(case: Case, result: Plan) -> None:
     conditions = (("Ready", "False", reason, message),)
     event = Event("Normal", reason, message)
     case.say(Desired("Starting", reason, message, fields, conditions), result, event, exact=True)
-
-
-def replaced(case: Case) -> bool:
-    """Whether status says that this very pod is to be replaced, which still stands."""
-    status = case.server.status
-    if status.phase != "Starting":
-        return False
-    return (status.reason == "Outdated" and outdated(case)) or (status.reason == "MaxAge" and _is_too_old(case))
 
 
 def _collect(case: Case, result: Plan) -> None:

@@ -21,7 +21,7 @@ class Timings:
     duration: float = 4.0
     deadline: float = 3.0
     renew: float = 1.0
-    ask: float = 0.5
+    ask: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)

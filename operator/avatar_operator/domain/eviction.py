@@ -88,8 +88,9 @@ def look(
         return Protection(protect, probe=True)
     left = after - timedelta(seconds=seen.idle_seconds) if seen.idle_seconds is not None else timedelta()
     if left > timedelta():
-        # Somebody has just been there whom only the runtime saw.
-        return Protection(protect, next_look=seen.at + left)
+        # Somebody has just been there whom only the runtime saw; whoever came since is known by asking again.
+        again = seen.at + left
+        return Protection(protect, next_look=again) if now < again else Protection(protect, probe=True)
     return Protection(in_use=False)
 
 

@@ -79,7 +79,7 @@ def run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> Non
         case = serving.Case(view, pool, members, pod, settings)
         if case.server.status.phase == "Draining":
             draining.drain(case, result)
-        elif draining.replaced(case):
+        elif draining.is_replaced(case):
             result.actions.append(DeletePod(case.pod, case.server.status.reason))
         else:
             serving.serve(case, result)

@@ -103,6 +103,18 @@ class Operators:
         said = await asyncio.gather(*(r.operator.readiness() for r in self.replicas))
         return [f"operator {n} is not ready: {text or 'no answer'}" for n, text in enumerate(said) if text != "ok"]
 
+    def states(self) -> list[str]:
+        """What the processes do, as the kernel sees them: for one that does not answer."""
+        found = []
+        for number, replica in enumerate(self.replicas):
+            process = replica.operator.process
+            with contextlib.suppress(OSError):
+                path = Path(f"/proc/{process.pid if process is not None else 0}")
+                state = (path / "stat").read_text().rsplit(")", 1)[1].split()[0]
+                waits = (path / "wchan").read_text()
+                found.append(f"operator {number}: state {state}, waits in {waits or '-'}, clock {replica.skew:+} s")
+        return found
+
     async def stop(self) -> list[str]:
         """End them as a kubelet does; what was wrong with how they ended."""
         self._ending = True

@@ -260,8 +260,10 @@ class Proxy:
                 if answer is not None:
                     call.code = answer.status
                     return answer
-        if self._stale and call.verb == "list" and request.path_qs in self._lists:
-            content, kept = self._lists[request.path_qs]
+        # The same list may be asked for as whole objects and as their metadata.
+        listed = f"{request.path_qs} {request.headers.get('Accept', '')}"
+        if self._stale and call.verb == "list" and listed in self._lists:
+            content, kept = self._lists[listed]
             call.code = 200
             return web.Response(body=content, headers=kept)
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
@@ -275,7 +277,7 @@ class Proxy:
                 return await self._stream(request, call, upstream, kept)
             content = await upstream.read()
         if call.verb == "list" and call.code == 200:
-            self._lists[request.path_qs] = (content, kept)
+            self._lists[listed] = (content, kept)
         if self._late[0](call):
             await asyncio.sleep(self._late[1])
         for item in list(self._after):

@@ -167,3 +167,21 @@ async def _until(good: Any) -> None:
     async with asyncio.timeout(5):
         while not good():
             await asyncio.sleep(0.01)
+
+
+async def test_a_lease_that_was_lost_unheard_leaves_the_others_their_turn() -> None:
+    """A process that was stopped for longer than the lease: it is not held, and nobody has said so yet."""
+
+    class Overslept(Alone):
+        @property
+        def held(self) -> bool:
+            return False
+
+    task = asyncio.create_task(World(Overslept()).auditor.run())
+    try:
+        # One turn for the task; where it keeps it for ever, neither this test nor an operator goes on.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not task.done()
+    finally:
+        task.cancel()

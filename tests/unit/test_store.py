@@ -98,6 +98,16 @@ def test_the_deletion_of_a_namesake_from_before_changes_nothing() -> None:
     assert store.instance(NAMESPACE, "one") is None
 
 
+def test_what_was_believed_gone_by_mistake_is_taken_in_once_it_is_known_to_live() -> None:
+    world, _ = make()
+    claim = service(instance("one"))
+    world.apply(claim)
+    world.remove(Service, NAMESPACE, claim.metadata.name, claim.metadata.uid, claim.metadata.resource_version)
+    assert not world.apply(claim)
+    world.unbury(claim.metadata.uid)
+    assert world.apply(claim)
+
+
 def test_removing_what_is_unknown_is_nothing() -> None:
     store, changed = make()
     assert not store.remove(Pod, NAMESPACE, "avatar-8615")

@@ -28,6 +28,8 @@ AGAIN_SECONDS = 5.0
 
 # Kinds about which the recorder writes events.
 OURS = ("AvatarPool", "AvatarInstance", "TTSEngine")
+# Between looks at whether it leads, while ``acting`` is set and the lease is not held any more.
+STAND_BY_SECONDS = 0.2
 
 
 class Auditor:
@@ -74,6 +76,8 @@ class Auditor:
             self._standing = Standing()
             self._said.clear()
             self._count()
+            # It may be lost while ``acting`` still says otherwise: whoever watches over it must be let run.
+            await asyncio.sleep(STAND_BY_SECONDS)
 
     async def look(self, *, sure: bool = False) -> Change:
         """One look; ``sure``: what it finds counts at once."""

@@ -12,8 +12,9 @@ import msgspec
 from avatar_operator.domain.devices import placement_of
 from avatar_operator.domain.ledger import Reservation
 from avatar_operator.domain.names import LABEL_GPU, SELECTOR
-from avatar_operator.domain.resources import Service
+from avatar_operator.domain.resources import Meta, Service
 from avatar_operator.kube.client import KubeClient
+from avatar_operator.kube.errors import BusyError, NotFoundError
 from avatar_operator.kube.kinds import SERVICES
 
 from .store import Store
@@ -42,12 +43,22 @@ async def free_for(client: KubeClient, store: Store, namespaces: Sequence[str], 
             elif placement is not None:
                 others.append(Reservation(found.metadata.namespace, found.metadata.name, "", "", placement.mib))
     if not present:
-        # Somebody deleted it meanwhile.
+        # Somebody deleted it meanwhile; or the list is an old one, by which nothing may be forgotten.
         meta = service.metadata
+        if await _exists(client, meta):
+            raise BusyError(0, "OldList", f"a list of Services lacks {meta.namespace}/{meta.name}, which exists")
         store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
         return None
     mine = (service.metadata.namespace, service.metadata.name)
     return store.gpus.free_beside(reserved.uuid, others, mine, datetime.now(UTC))
+
+
+async def _exists(client: KubeClient, meta: Meta) -> bool:
+    try:
+        raw = await client.get(SERVICES, meta.namespace, meta.name)
+    except NotFoundError:
+        return False
+    return msgspec.json.decode(raw, type=Service).metadata.uid == meta.uid
 
 
 async def pause(seconds: float) -> None:

@@ -145,7 +145,9 @@ class Resync:
     async def _correct(self, resource: Resource, kind: type[AnyObject], key: ObjectId) -> None:
         log.warning("the watch missed %s %s/%s; corrected", resource.plural, *key)
         try:
-            self.take(resource, kind, msgspec.json.decode(await self._client.get(resource, *key)))
+            found = msgspec.json.decode(await self._client.get(resource, *key))
+            self._store.unbury(found["metadata"]["uid"])
+            self.take(resource, kind, found)
         except NotFoundError:
             self._store.remove(kind, *key)
 

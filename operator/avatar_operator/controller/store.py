@@ -145,6 +145,10 @@ class Store:
         self._unlink(known)
         return True
 
+    def unbury(self, uid: str) -> None:
+        """Take an object in again: the API server, asked for it alone, has it; what told of its end was wrong."""
+        self._gone.pop(uid, None)
+
     def _bury(self, uid: str, version: int) -> None:
         if uid and version > self._gone.get(uid, 0):
             self._gone.pop(uid, None)

@@ -5,8 +5,9 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 DEVCLUSTER := python3 -m devcluster
 PYTEST_ARGS ?=
+CHAOS_ARGS ?= --runs 20
 
-.PHONY: help demo test check cluster images clean bootstrap lint types unit chart-lint format locks
+.PHONY: help demo test chaos check cluster images clean bootstrap lint types unit chart-lint generated format locks
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +18,9 @@ demo: bootstrap ## the main job, watched: cluster, images, chart, a speaking ava
 test: bootstrap ## the whole test suite, on real clusters of its own (half an hour; the first time as long as demo before that)
 	@scripts/test $(PYTEST_ARGS)
 
+chaos: bootstrap ## seeded runs of users and faults against invariants (CHAOS_ARGS="--runs 500 --parallel 3"; -h)
+	@PYTHONPATH=operator $(PYTHON) -m chaos $(CHAOS_ARGS)
+
 check: bootstrap lint types unit ## the fast inner loop: lint, types, unit tests (under a minute)
 
 cluster: ## a real one-node Kubernetes on this machine (python3 -m devcluster --help)
@@ -26,7 +30,7 @@ images: ## build the three images and load them into the cluster
 	@tars=$$(images/build) && $(DEVCLUSTER) load-image $$tars
 
 clean: ## end the clusters and everything they left; caches outside the tree stay
-	@for name in avatar test e2e; do $(DEVCLUSTER) --name $$name down; done
+	@for name in avatar test e2e chaos; do $(DEVCLUSTER) --name $$name down; done
 	@rm -rf out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 bootstrap: ## .venv from the lock file
@@ -42,8 +46,11 @@ types: bootstrap ## mypy, strict
 unit: bootstrap ## unit tests
 	@$(PYTHON) -m pytest -q tests/unit
 
-chart-lint: bootstrap ## helm lint, and the rendered manifests against the chart
+chart-lint: bootstrap ## helm lint, and what is made from the chart and the code against them
 	@PATH="$$($(DEVCLUSTER) binaries):$$PATH" scripts/chart-lint
+
+generated: bootstrap ## make README and schema of the chart, metrics reference, dashboard and manifests anew
+	@PATH="$$($(DEVCLUSTER) binaries):$$PATH" scripts/chart-lint --write
 
 format: bootstrap ## rewrite the code in the project's format
 	@$(PYTHON) -m ruff check --fix --quiet .

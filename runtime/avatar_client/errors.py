@@ -10,7 +10,11 @@ class Refused(ClientError):
 
 
 class ConnectTimeout(ClientError):
-    """The session was made, but no media came in time."""
+    """The session was made, but no picture came in time. ``connected``: the way for media is there."""
+
+    def __init__(self, message: str, *, connected: bool = False) -> None:
+        super().__init__(message)
+        self.connected = connected
 
 
 class SpeechError(ClientError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import av
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
@@ -50,14 +51,22 @@ class AvatarSession:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(
-        cls, url: str, *, timeout: float = 20.0, colour: bool = False, limit: float = 120.0, stun: str = ""
+        cls,
+        url: str,
+        *,
+        timeout: float = 20.0,
+        colour: bool = False,
+        limit: float = 120.0,
+        stun: str = "",
+        http: aiohttp.ClientSession | None = None,
     ) -> AsyncIterator[AvatarSession]:
         """Open a session and wait for its first picture; it is closed at the end of the block.
 
         ``url`` is the runtime's base URL, with or without ``/offer``. ``colour`` keeps the pictures' colours
-        (three times the memory). Raises `Refused`, `ConnectTimeout` or `ClientError`.
+        (three times the memory). ``http`` is the HTTP session for signalling, its own by default.
+        Raises `Refused`, `ConnectTimeout` or `ClientError`.
         """
-        signalling = Signalling(url, timeout)
+        signalling = Signalling(url, timeout, http)
         session = cls(signalling, colour=colour, limit=limit, stun=stun)
         try:
             await session._open(timeout)
@@ -85,9 +94,12 @@ class AvatarSession:
         try:
             await asyncio.wait_for(self._pictured.wait(), max(0.1, rest))
         except TimeoutError:
+            connected = self.pc.connectionState == "connected"
+            what = "media may flow, but no picture came" if connected else "signalling works, the UDP way does not"
             raise ConnectTimeout(
                 f"no picture within {timeout:.0f} s (connection {self.pc.connectionState}, ICE "
-                f"{self.pc.iceConnectionState}): signalling works, the UDP way to the avatar does not"
+                f"{self.pc.iceConnectionState}): {what}",
+                connected=connected,
             ) from None
 
     def _on_state(self) -> None:

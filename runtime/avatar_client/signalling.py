@@ -16,11 +16,16 @@ def base_url(url: str) -> str:
 
 
 class Signalling:
-    """Calls of one runtime. Refusals (``code`` −1) raise `Refused`, all other faults `ClientError`."""
+    """Calls of one runtime. Refusals (``code`` −1) raise `Refused`, all other faults `ClientError`.
 
-    def __init__(self, url: str, timeout: float) -> None:
+    ``http``: a session to send them with, for who has a way of his own to the runtime; it stays open.
+    """
+
+    def __init__(self, url: str, timeout: float, http: aiohttp.ClientSession | None = None) -> None:
         self.base = base_url(url)
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout))
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._own = http is None
+        self._http = http if http is not None else aiohttp.ClientSession()
 
     async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """POST a JSON object; the answer's object."""
@@ -33,7 +38,7 @@ class Signalling:
     async def _call(self, method: str, route: str, body: dict[str, Any] | None) -> dict[str, Any]:
         url = f"{self.base}{route}"
         try:
-            async with self._http.request(method, url, json=body) as answer:
+            async with self._http.request(method, url, json=body, timeout=self._timeout) as answer:
                 text, status = await answer.text(), answer.status
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             reason = str(error) or type(error).__name__
@@ -51,5 +56,6 @@ class Signalling:
         return found
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._http.close()
+        """Close the connections, but not those of a session that was given."""
+        if self._own:
+            await self._http.close()

@@ -6,19 +6,21 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
+
 from avatar_client.analysis import Report, analyse
 from avatar_client.clip import save_clip, save_still
+from avatar_client.recording import Recording
 from avatar_client.session import AvatarSession
 
 
 @dataclass(frozen=True)
-class Talk:
-    """A conversation's figures and files."""
+class Heard:
+    """What came of one text: the recording, its figures, and seconds from the offer to the first picture."""
 
+    recording: Recording
     report: Report
     first_frame: float
-    clip: Path
-    still: Path
 
     def lines(self) -> list[str]:
         """The figures as lines of text."""
@@ -29,33 +31,66 @@ class Talk:
             f"speech       {r.speech:.2f} s, loudness {r.peak:.2f} of full scale",
             f"lips         correlation of mouth opening and loudness {r.correlation:.2f} (≥ 0.6 is lip-synced)",
             f"synchrony    {_when(r.offset_ms)} (−60…+40 ms goes unnoticed)",
-            f"clip         {self.clip}",
-            f"still        {self.still}",
         ]
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A conversation's figures and files."""
+
+    heard: Heard
+    clip: Path
+    still: Path
+
+    @property
+    def report(self) -> Report:
+        """The figures."""
+        return self.heard.report
+
+    @property
+    def first_frame(self) -> float:
+        """Seconds from the offer to the first picture."""
+        return self.heard.first_frame
+
+    def lines(self) -> list[str]:
+        """Figures and files as lines of text."""
+        return [*self.heard.lines(), f"clip         {self.clip}", f"still        {self.still}"]
 
 
 def _when(offset_ms: float) -> str:
     return f"offset {offset_ms:+.0f} ms, picture {'late' if offset_ms > 0 else 'early'}"
 
 
-async def talk(url: str, text: str, out: Path, *, timeout: float = 20.0, limit: float = 60.0, stun: str = "") -> Talk:
-    """Connect, say ``text``, wait for the end, hang up; write a clip and a still into the folder ``out``.
+async def converse(
+    url: str,
+    text: str,
+    *,
+    timeout: float = 20.0,
+    limit: float = 60.0,
+    stun: str = "",
+    http: aiohttp.ClientSession | None = None,
+) -> Heard:
+    """Connect, say ``text``, wait for the end, hang up.
 
-    ``limit`` bounds the speech in seconds. Raises `ClientError`, or `recording.NoMedia` for silence.
+    ``limit`` bounds the speech in seconds; ``http`` is a session for signalling. Raises `ClientError`, or
+    `recording.NoMedia` for silence.
     """
-    async with AvatarSession.connect(url, timeout=timeout, colour=True, limit=limit + 10, stun=stun) as session:
+    async with AvatarSession.connect(
+        url, timeout=timeout, colour=True, limit=limit + 10, stun=stun, http=http
+    ) as session:
         await session.say(text)
         await session.wait_speech_end(limit)
-    recording = session.recording
+    report = await asyncio.to_thread(analyse, session.recording)
+    return Heard(session.recording, report, session.first_frame)
+
+
+async def talk(url: str, text: str, out: Path, *, timeout: float = 20.0, limit: float = 60.0, stun: str = "") -> Talk:
+    """As `converse`; write a clip and a still into the folder ``out``."""
+    heard = await converse(url, text, timeout=timeout, limit=limit, stun=stun)
 
     def write() -> Talk:
         out.mkdir(parents=True, exist_ok=True)
-        report = analyse(recording)
-        return Talk(
-            report,
-            session.first_frame,
-            save_clip(recording, report, out),
-            save_still(recording, report, out / "still.png"),
-        )
+        clip = save_clip(heard.recording, heard.report, out)
+        return Talk(heard, clip, save_still(heard.recording, heard.report, out / "still.png"))
 
     return await asyncio.to_thread(write)

@@ -40,6 +40,7 @@ class Service:
         self.registry = Registry(self.max_session, time.monotonic())
         self.sessions: dict[str, Session] = {}
         self.gpus = GpuView()
+        self._frames_before = 0
         self._renderer = Renderer(avatar)
         # The renderer belongs to one thread, and a new shape takes too long for the event loop.
         self._artist = ThreadPoolExecutor(1, thread_name_prefix="artist")
@@ -89,6 +90,7 @@ class Service:
         session = self.sessions.pop(sessionid, None)
         try:
             if session is not None:
+                self._frames_before += session.frames
                 await session.close()
         finally:
             self.registry.close(sessionid, time.monotonic())
@@ -139,7 +141,8 @@ class Service:
         self._artist.shutdown(wait=False, cancel_futures=True)
 
     def health(self) -> dict[str, Any]:
-        """What ``GET /health`` says."""
+        """What ``GET /health`` says. ``frames`` only grows: what sessions got that have ended counts on."""
+        connected = {e.sessionid for e in self.registry.entries.values() if e.state is State.CONNECTED}
         return {
             "status": "draining" if self.registry.draining else "healthy",
             "service": "webrtc",
@@ -147,6 +150,8 @@ class Service:
             "max_sessions": self.max_session,
             "idle_seconds": round(self.registry.idle_seconds(time.monotonic()), 3),
             "speaking": sum(s.speaking for s in self.sessions.values()),
+            "viewers": sum(s.video and sessionid in connected for sessionid, s in self.sessions.items()),
+            "frames": self._frames_before + sum(s.frames for s in self.sessions.values()),
             "avatar": self.avatar.name,
             **({} if self.gpus.seen is None else {"gpus": self.gpus.seen}),
         }

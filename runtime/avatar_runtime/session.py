@@ -72,10 +72,13 @@ class Session:
         # Without a list of servers aiortc asks a public STUN server, for 5 s where there is no way out.
         servers = [RTCIceServer(stun)] if stun else []
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._face = FaceTrack(self._clock, self._timeline, renderer, artist, zlib.crc32(sessionid.encode()))
         self._tracks: dict[str, MediaStreamTrack] = {
             "audio": SpeechTrack(self._clock, self._timeline),
-            "video": FaceTrack(self._clock, self._timeline, renderer, artist, zlib.crc32(sessionid.encode())),
+            "video": self._face,
         }
+        self.video = False
+        """Whether the peer takes video."""
         self._packets = -1
         self._heard_at = 0.0
 
@@ -89,6 +92,7 @@ class Session:
             await self._pc.setRemoteDescription(RTCSessionDescription(repair_offer(sdp), kind))
             for kind_offered in {t.kind for t in self._pc.getTransceivers()}:
                 self._pc.addTrack(self._tracks[kind_offered])
+                self.video = self.video or kind_offered == "video"
             await self._pc.setLocalDescription(await self._pc.createAnswer())
         except (ValueError, KeyError, IndexError, AttributeError, AssertionError, TypeError) as error:
             # What aiortc raises for SDP that it cannot read is not one kind of exception.
@@ -117,6 +121,11 @@ class Session:
             # Ends the request, too: the engine need not speak to nobody.
             self._fetching.cancel()
         self._timeline.cut(self._clock.now() + CUT_AFTER)
+
+    @property
+    def frames(self) -> int:
+        """Video frames handed to the peer so far."""
+        return self._face.sent
 
     @property
     def speaking(self) -> bool:

@@ -94,6 +94,8 @@ class FaceTrack(MediaStreamTrack):
         self._artist = artist
         self._seed = seed
         self._next = 0
+        self.sent = 0
+        """Pictures handed to the peer so far."""
 
     async def recv(self) -> VideoFrame:
         """Return the next picture when its time has come."""
@@ -109,6 +111,7 @@ class FaceTrack(MediaStreamTrack):
         frame.pts = self._next * TICKS
         frame.time_base = Fraction(1, VIDEO_CLOCK)
         self._next += 1
+        self.sent += 1
         return frame
 
 

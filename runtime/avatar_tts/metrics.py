@@ -27,7 +27,8 @@ class Metrics:
 
     def text(self) -> str:
         """Return the page."""
-        lines = ["# TYPE avatar_tts_info gauge", f"avatar_tts_info{self._info} 1"]
+        lines = ["# HELP avatar_tts_info Which engine this is, and its model", "# TYPE avatar_tts_info gauge"]
+        lines.append(f"avatar_tts_info{self._info} 1")
         lines.append("# HELP avatar_tts_requests_total Requests by contract and HTTP code (499: the caller went away)")
         lines.append("# TYPE avatar_tts_requests_total counter")
         for (contract, code), count in sorted(self._requests.items()):

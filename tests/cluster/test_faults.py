@@ -214,6 +214,39 @@ async def test_a_silent_watch_is_noticed_and_what_it_missed_put_right(
     await until("the operator being ready again", operator.readiness, lambda said: said == "ok", timeout=40)
 
 
+@pytest.mark.parametrize("resource", ["pods", "avatarinstances"])
+async def test_a_watch_that_is_forbidden_is_told_and_taken_up_when_it_is_not(
+    world: World, proxy: Proxy, operator: Operator, resource: str
+) -> None:
+    """HTTP 403: kopf asks again for ever and in silence. Readiness names the resource, the log the rule."""
+    await _running(world)
+    rule = proxy.refuse(lambda call: call.verb == "watch" and call.resource == resource, 403, times=-1)
+    proxy.cut_watches(resource)
+    said = await until("the operator saying so", operator.readiness, lambda said: "403" in said, timeout=30)
+    assert f"watch {resource}" in said
+    assert f"resources: [{resource}], verbs: [get, list, watch]" in operator.tail(400)
+    assert (await operator.page("/healthz")).strip() == "ok", "a restart would not help"
+    rule.times = 0
+    await until("the operator being ready again", operator.readiness, lambda said: said == "ok", timeout=60)
+    await world.instance("two")
+    await world.phase("two", "Shared")
+    await world.delete("one", "two")
+    await world.nothing_left()
+
+
+async def test_a_list_that_is_forbidden_at_the_start_is_told(
+    world: World, proxy: Proxy, operator_factory: MakeOperator, tmp_path: Path
+) -> None:
+    rule = proxy.refuse(matching("list", "services"), 403, times=-1)
+    operator = operator_factory(proxy.kubeconfig(tmp_path / "kubeconfig"))
+    operator.launch()
+    said = await until("the operator saying so", operator.readiness, lambda said: "403" in said, timeout=30)
+    assert "not synced" in said
+    rule.times = 0
+    await operator.until_ready()
+    await _running(world)
+
+
 async def test_an_api_server_that_is_away_is_waited_for(
     world: World, proxy: Proxy, operator_factory: MakeOperator, tmp_path: Path
 ) -> None:

@@ -211,8 +211,7 @@ async def test_a_client_that_comes_while_draining_is_not_thrown_out(
 ) -> None:
     """The second look, after offers are refused, finds a session: back to Running, offers again."""
     await runtime_pool(world, runtime)
-    runtime.script = [0]
-    runtime.sessions = 1
+    runtime.late = 1
     phases = _Phases(world, "one")
     async with phases:
         await world.instance("one")

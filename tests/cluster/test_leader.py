@@ -13,6 +13,7 @@ from chaos import takeovers
 from tests.conftest import Cluster, MakeOperator
 from tests.support.api import until
 from tests.support.operator import Operator, leader_of, leads
+from tests.support.proxy import Call, Proxy
 from tests.support.world import World
 
 pytestmark = [pytest.mark.cluster]
@@ -68,3 +69,28 @@ async def test_killed_again_and_again_under_load(cluster: Cluster, alone: None, 
     found = await takeovers.experiment(cluster.kubeconfig, tmp_path, kills=3, clients=6, longest=30)
     assert not found.problems, found.problems
     assert len(found.gaps) == 3
+
+
+async def test_a_lease_that_changed_in_the_last_moment_is_given_up_all_the_same(
+    world: World, cluster: Cluster, operator_factory: MakeOperator, tmp_path: Path
+) -> None:
+    """A renewal that was under way when SIGTERM came is written, and its answer never read."""
+    path = "coordination.k8s.io/v1/leases"
+
+    async def touch(_: Call) -> None:
+        await world.api.patch(path, world.namespace, "operator", {"metadata": {"labels": {"touched": "yes"}}})
+
+    async with Proxy(cluster.kubeconfig) as proxy:
+        options = (f"--lease={world.namespace}/operator",)
+        operator = await operator_factory(proxy.kubeconfig(tmp_path / "kubeconfig"), options).start()
+        await leader_of(operator)
+        rule = proxy.before(_gives_up, touch)
+        assert await asyncio.to_thread(operator.stop) == 0
+        assert rule.hits == 1
+    lease = await world.api.get(path, world.namespace, "operator")
+    assert lease is not None
+    assert not lease["spec"].get("holderIdentity")
+
+
+def _gives_up(call: Call) -> bool:
+    return call.verb == "patch" and call.resource == "leases" and call.body["spec"].get("holderIdentity") == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -59,17 +60,73 @@ async def test_a_pod_deleted_by_hand_is_rebuilt(world: World, operator: Operator
     [
         ("Evicted", {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}),
         ("OutOfcpu", {"phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu"}),
+        # What the kubelet says when a device plugin's GPUs are all taken: no condition may have that as its reason.
+        ("OutOfResource", {"phase": "Failed", "reason": "OutOfnvidia.com/gpu", "message": "Node didn't have enough"}),
+        ("NodeLost", {"phase": "Failed", "reason": "NodeLost", "message": "Node node-1 is unresponsive"}),
+        ("NodeShutdown", {"phase": "Failed", "reason": "Terminated", "message": "imminent node shutdown"}),
+        ("UnexpectedAdmissionError", {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate"}),
         ("PodFailed", {"phase": "Failed"}),
         ("Completed", {"phase": "Succeeded"}),
     ],
 )
 async def test_a_pod_that_ended_is_replaced(world: World, operator: Operator, reason: str, status: Json) -> None:
+    """At once, on the claim that it had; counted only where it was the avatar's doing."""
     pod = await _running(world)
     await world.patch_pod("avatar-8615", status)
     await _new_pod(world, pod)
     now = await world.status("one")
     assert now["lastTermination"]["reason"] == reason
+    assert status.get("message", "").rstrip(".") in now["lastTermination"]["message"]
+    assert now.get("restarts", 0) == (1 if reason in ("PodFailed", "Completed") else 0)
     assert [e["type"] for e in await until("an event", lambda: world.events(reason), lambda e: e)] == ["Warning"]
+
+
+async def test_a_kubelet_that_rejects_every_pod_is_asked_ever_more_slowly(world: World, operator: Operator) -> None:
+    """SysctlForbidden: no failure of the avatar, no hot loop, and no port held while it waits."""
+    await world.pool(runtime={"podLabels": {"avatars.test/hold": "true"}})
+    await world.avatar("ada")
+    await world.instance("one")
+    rejected = {"phase": "Failed", "reason": "SysctlForbidden", "message": 'forbidden sysctl: "net.ipv4.x"'}
+    waits = []
+    for _ in range(2):
+        await until("a pod", world.pods, lambda pods: len(pods) == 1, timeout=30)
+        await world.patch_pod("avatar-8615", rejected)
+        status = await world.phase("one", "Failed", reason="SysctlForbidden")
+        await world.nothing_left()
+        times = [datetime.fromisoformat(t) for t in (status["lastTermination"]["time"], status["retryTime"])]
+        waits.append((times[1] - times[0]).total_seconds())
+        assert "allowed-unsafe-sysctls" in status["message"]
+        assert status.get("restarts", 0) == 0
+    assert waits[1] >= 1.8 * waits[0]
+
+
+async def test_an_avatar_that_fails_for_ever_slows_no_other(world: World, operator: Operator) -> None:
+    """One crashes at each start. It holds no port while it waits; others come and go at once, nothing is counted."""
+    await world.pool(ports={"base": 8615, "count": 2})
+    await world.avatar("ada", "poisoned")
+    await world.instance("bad", "poisoned")
+    await until("its pod", world.pods, lambda pods: len(pods) == 1)
+    await _crash(world, "avatar-8615")
+    bad = await world.phase("bad", "Failed")
+    assert bad["restarts"] == 1
+    await world.nothing_left()
+    for n in range(3):
+        await world.instance(f"good-{n}")
+        status = await world.phase(f"good-{n}", "Running", timeout=5)
+        assert status.get("restarts", 0) == 0
+        await world.delete(f"good-{n}")
+        await world.gone(f"good-{n}")
+    # Its own next try comes in its turn, and its record grows.
+    await until("its next pod", world.pods, lambda pods: len(pods) == 1, timeout=30)
+    await _crash(world, "avatar-8615")
+    assert (await world.phase("bad", "Failed"))["restarts"] == 2
+
+
+async def _crash(world: World, pod: str) -> None:
+    """The container ends at once with the exit code that no restart cures."""
+    ended: Json = {"exitCode": 78, "reason": "Error", "message": "poisoned"}
+    container = {"name": "runtime", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+    await world.patch_pod(pod, {"containerStatuses": [{**container, "state": {"terminated": ended}}]})
 
 
 async def test_a_container_that_restarts_in_place_is_waited_for(world: World, operator: Operator) -> None:

@@ -154,7 +154,6 @@ NODES = {
     *(("", "nodes", verb) for verb in READ),
     *(("avatars.virtualtutor.io", "gpunodes", verb) for verb in READ),
     ("avatars.virtualtutor.io", "gpunodes/status", "patch"),
-    ("resource.k8s.io", "resourceslices", "get"),
     ("resource.k8s.io", "resourceslices", "list"),
 }
 
@@ -321,7 +320,7 @@ def test_agent_may_write_its_report_and_no_more(render: Callable[..., list[dict[
         *((group, "gpunodes", verb) for verb in ("get", "create", "patch")),
         (group, "gpunodes/status", "patch"),
         ("", "nodes", "get"),
-        *((events, "events", verb) for events in ("", "events.k8s.io") for verb in ("create", "patch")),
+        ("", "events", "create"),
     }
     (subject,) = named(documents, "ClusterRoleBinding")["demo-avatar-operator-agent"]["subjects"]
     assert subject["name"] == agent_pod(documents)["serviceAccountName"] == "demo-avatar-operator-agent"
@@ -370,7 +369,8 @@ def test_notes_warn_of_pools_that_see_no_memory(helm: Run, settings: list[str], 
 def test_nothing_needs_the_operator_to_die(render: Callable[..., list[dict[str, Any]]]) -> None:
     for document in render(*AGENT):
         assert "finalizers" not in document["metadata"]
-        assert "helm.sh/hook" not in document["metadata"].get("annotations", {})
+        # `helm test` is asked for by people; nothing else waits for a hook.
+        assert document["metadata"].get("annotations", {}).get("helm.sh/hook", "test") == "test"
 
 
 def test_pools_take_their_image_from_the_chart(render: Callable[..., list[dict[str, Any]]]) -> None:

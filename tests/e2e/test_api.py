@@ -70,6 +70,12 @@ async def place(api: Api, served: str, ports: int) -> AsyncIterator[World]:
     await api.delete("avatarpools", served, "default")
 
 
+def test_helm_test_asks_the_operator_and_the_api(cluster: Cluster, served: str) -> None:
+    done = command(cluster, "helm", "test", RELEASE, "--namespace", SYSTEM, "--logs", "--timeout", "80s")
+    assert "/readyz 200 ok" in done, done
+    assert "/health 200" in done, done
+
+
 @dataclass(frozen=True)
 class Replica:
     """One of the API's pods, and where it answers."""

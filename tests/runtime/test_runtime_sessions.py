@@ -244,3 +244,29 @@ async def test_a_client_that_reaches_no_runtime_says_so(shared_runtime: Running)
     with pytest.raises(ClientError, match="cannot be reached"):
         async with AvatarSession.connect("http://127.0.0.1:1"):
             pass
+
+
+async def test_frames_are_counted_for_those_who_watch_and_never_fewer(make_runtime: MakeRuntime) -> None:
+    """What an operator needs to tell a zombie from a runtime that works."""
+    runtime = make_runtime()
+
+    async def health() -> tuple[int, int]:
+        _, said = await call("GET", f"{runtime.url}/health")
+        return said["viewers"], said["frames"]
+
+    assert await health() == (0, 0)
+    async with AvatarSession.connect(runtime.url):
+        viewers, first = await health()
+        assert viewers == 1
+
+        async def more() -> bool:
+            return (await health())[1] >= first + 5
+
+        await until("more frames", more, 15)
+        _, last = await health()
+
+    async def left() -> bool:
+        return (await health())[0] == 0
+
+    await until("nobody watching", left, 10)
+    assert (await health())[1] >= last

@@ -150,10 +150,13 @@ class Gpus:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def playing(cls, api: Api, namespace: str) -> AsyncIterator[Gpus]:
-        """An empty world in which agents report until the block ends; its nodes are removed then."""
+    async def playing(cls, api: Api, namespace: str, *, alone: bool = True) -> AsyncIterator[Gpus]:
+        """An empty world in which agents report until the block ends; its nodes are removed then.
+
+        ``alone`` False: other worlds of this cluster are at work beside it.
+        """
         # A run that was killed leaves its own behind; nodes are the whole cluster's.
-        for left in await api.list("nodes", query=f"?labelSelector={LABEL_WORLD}"):
+        for left in await api.list("nodes", query=f"?labelSelector={LABEL_WORLD}") if alone else ():
             await api.delete("nodes", "", left["metadata"]["name"])
             await api.delete("gpunodes", "", left["metadata"]["name"])
         found = cls(api, namespace, secrets.token_hex(3), _then=time.monotonic())

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from .api import Api, Json, until
 
 RESOURCES = {"cpu": "1000", "memory": "4000Gi", "pods": "11000", "ephemeral-storage": "4000Gi"}
 
 
-async def make_node(api: Api, name: str, labels: dict[str, str], **resources: str) -> None:
-    """A Ready node; pods come there that tolerate the taint ``kwok.x-k8s.io/node``."""
+async def make_node(api: Api, name: str, labels: dict[str, str], *, mute: bool = False, **resources: str) -> None:
+    """A Ready node; pods come there that tolerate the taint ``kwok.x-k8s.io/node``.
+
+    ``mute``: nobody plays its kubelet. What is on it moves only by the test's own patches (``say_ready``,
+    World.patch_pod), and a pod that is deleted there stays Terminating. Kubernetes calls such a node unreachable after
+    40 to 50 s.
+    """
     given = {**RESOURCES, **resources}
     node: Json = {
         "metadata": {
@@ -19,8 +26,22 @@ async def make_node(api: Api, name: str, labels: dict[str, str], **resources: st
         "spec": {"taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]},
         "status": {"allocatable": given, "capacity": given},
     }
+    if mute:
+        del node["metadata"]["annotations"]
+        node["status"]["conditions"] = [_condition("True")]
     await api.create("nodes", "", node)
     await until(f"node {name} being Ready", lambda: api.get("nodes", "", name), _ready)
+
+
+async def say_ready(api: Api, name: str, status: str) -> None:
+    """Play the kubelet of a mute node (True, False), or the controller that misses it (Unknown)."""
+    await api.patch("nodes", "", name, {"status": {"conditions": [_condition(status)]}}, "status")
+
+
+def _condition(status: str) -> Json:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    times = {"lastHeartbeatTime": now, "lastTransitionTime": now}
+    return {"type": "Ready", "status": status, "reason": "Test", "message": "played by a test", **times}
 
 
 def _ready(node: Json | None) -> bool:

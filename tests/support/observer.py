@@ -1,8 +1,7 @@
 """An observer of GPU reservations that shares no line with the operator: it reads the API server's history.
 
-Four watches without gaps (list, then watch from that version, and on from the last version seen) collect every event.
-When the test is over they are put in order by resourceVersion, which one etcd gives to all kinds, and played back;
-the rules are checked at each event. Memory in MiB, times in seconds.
+History (history.py) is recorded and, when the test is over, played back; the rules are checked at each event. Memory in
+MiB, times in seconds.
 
 What is reserved: a *holder* is the Service of a port and the Pod of the same name, counted once per name and GPU.
 It is *confirmed* once its pod has been seen. Two operators may write two Services at one moment for the same memory
@@ -12,19 +11,15 @@ that fits no more must be gone, or fit, a few seconds later. With one operator t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
-from .api import GROUP, Api, Json, path_of, until
+from .api import GROUP, Api, Json
 from .gpus import AVATAR_NAME, GPU_MIB, GPUNODES, LABEL_GPU, visible
+from .history import Event, History, Stream, Violation
 
 # The operator decides with what it has read: a report may be this old on its way through agent, API server and watch.
 # So the external use held against a decision is the smallest that any report of this span tells.
@@ -34,22 +29,6 @@ TENTATIVE_SPAN = 6.0
 # Ages are taken from times of arrival, of two streams.
 CLOCK_SLACK = 0.25
 LABEL_PORT = f"{GROUP}/port"
-
-
-@dataclass(frozen=True)
-class Event:
-    """One change as the API server told it. ``at`` is the time of its arrival."""
-
-    version: int
-    at: float
-    resource: str
-    kind: str
-    body: Json
-
-    @property
-    def name(self) -> str:
-        """Of the object."""
-        return str(self.body["metadata"]["name"])
 
 
 @dataclass
@@ -84,88 +63,6 @@ class Holder:
     overfull_since: float | None = None
 
 
-@dataclass(frozen=True)
-class Violation:
-    """A rule that was broken, where in history, and how."""
-
-    version: int
-    rule: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"[{self.version}] {self.rule}: {self.text}"
-
-
-class Stream:
-    """All changes of one resource from a LIST on; ``gaps`` says where history may be missing."""
-
-    def __init__(self, api: Api, resource: str, namespace: str, query: str = "") -> None:
-        self.resource = resource
-        self.events: list[Event] = []
-        self.gaps: list[str] = []
-        self._api = api
-        self._path = path_of(resource, namespace)
-        self._query = query
-        self._version = ""
-        self._versions: dict[str, str] = {}
-
-    async def begin(self) -> None:
-        """LIST: what there is already."""
-        answer = await self._list()
-        for item in answer["items"]:
-            self._take("ADDED", item)
-        self._version = answer["metadata"]["resourceVersion"]
-
-    async def follow(self) -> None:
-        """WATCH for ever."""
-        while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                await self._watch()
-            await asyncio.sleep(0.1)
-
-    async def caught_up(self, timeout: float = 15) -> None:
-        """Return when every object of a LIST was seen in its version, and none that is not in it."""
-
-        async def missing() -> list[str]:
-            items = (await self._list())["items"]
-            now = {i["metadata"]["uid"]: i["metadata"]["resourceVersion"] for i in items}
-            return sorted(f"{uid} {version}" for uid, version in now.items() ^ self._versions.items())
-
-        await until(f"the watch of {self.resource} having told all", missing, lambda m: not m, timeout, 0.2)
-
-    async def _list(self) -> Json:
-        return await self._api.call("GET", self._path + (f"?{self._query}" if self._query else ""))
-
-    async def _watch(self) -> None:
-        session = self._api._session
-        assert session is not None
-        query = f"?watch=true&allowWatchBookmarks=true&resourceVersion={self._version}&{self._query}"
-        timeout = aiohttp.ClientTimeout(total=None)
-        async with session.get(self._path + query, timeout=timeout, read_bufsize=1 << 22) as response:
-            if response.status != 200:
-                self._gap(f"HTTP {response.status}: {await response.text()}")
-                return
-            async for line in response.content:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    self._gap(json.dumps(event["object"]))
-                    return
-                self._version = event["object"]["metadata"]["resourceVersion"]
-                if event["type"] != "BOOKMARK":
-                    self._take(event["type"], event["object"])
-
-    def _gap(self, why: str) -> None:
-        self.gaps.append(f"the watch of {self.resource} broke after version {self._version}: {why[:400]}")
-
-    def _take(self, kind: str, body: Json) -> None:
-        meta = body["metadata"]
-        if kind == "DELETED":
-            self._versions.pop(meta["uid"], None)
-        else:
-            self._versions[meta["uid"]] = meta["resourceVersion"]
-        self.events.append(Event(int(meta["resourceVersion"]), time.monotonic(), self.resource, kind, body))
-
-
 @dataclass
 class Observer:
     """Use as ``async with Observer.watching(api, namespace, world, …) as seen``, then ``seen.assert_kept()``.
@@ -185,7 +82,6 @@ class Observer:
     most: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     decisions: int = 0
     withdrawn: int = 0
-    _streams: list[Stream] = field(default_factory=list)
     _holders: dict[tuple[str, str], Holder] = field(default_factory=dict)
     _reports: dict[str, list[Report]] = field(default_factory=lambda: defaultdict(list))
     _instances: dict[str, Json] = field(default_factory=dict)
@@ -195,29 +91,10 @@ class Observer:
     async def watching(cls, api: Api, namespace: str, world: str, **options: Any) -> AsyncIterator[Observer]:
         """Record until the block ends, then check."""
         found = cls(**options)
-        found._streams = [
-            Stream(api, "services", namespace),
-            Stream(api, "pods", namespace),
-            Stream(api, "avatarinstances", namespace),
-            Stream(api, GPUNODES, "", ""),
-        ]
-        for stream in found._streams:
-            await stream.begin()
-        tasks = [asyncio.create_task(stream.follow()) for stream in found._streams]
-        try:
+        streams = [Stream(api, resource, namespace) for resource in ("services", "pods", "avatarinstances")]
+        async with History.recording(*streams, Stream(api, GPUNODES, ""), restless=frozenset({GPUNODES})) as history:
             yield found
-            # GPUNodes of a living agent never stand still long enough to be compared; theirs is only not to break.
-            await asyncio.gather(*(s.caught_up() for s in found._streams if s.resource != GPUNODES))
-            await asyncio.sleep(0.3)
-        finally:
-            died = [t for t in tasks if t.done()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        assert not died, f"a watch ended: {died}"
-        gaps = [gap for stream in found._streams for gap in stream.gaps]
-        assert not gaps, gaps
-        found._check(world)
+        found.check(history.events, world)
 
     def assert_kept(self) -> None:
         """Fail with the first violations."""
@@ -225,8 +102,9 @@ class Observer:
 
     # ---- playing back ----------------------------------------------------------------------
 
-    def _check(self, world: str) -> None:
-        self.events = sorted((e for s in self._streams for e in s.events), key=lambda e: (e.version, e.at))
+    def check(self, events: list[Event], world: str) -> None:
+        """Play ``events`` back; ``world`` is in the names of the GPU nodes that count."""
+        self.events = events
         take = {"services": self._service, "pods": self._pod, GPUNODES: self._node, "avatarinstances": self._instance}
         for event in self.events:
             if event.resource != GPUNODES or world in event.name:

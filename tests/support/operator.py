@@ -30,10 +30,40 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Operator:
-    """One operator, perhaps several processes after each other; all of them write one log."""
+def _environment() -> dict[str, str]:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return env | {"PYTHONPATH": str(ROOT / "operator"), "PYTHONPYCACHEPREFIX": _CACHE, "PYTHONUNBUFFERED": "1"}
 
-    def __init__(self, kubeconfig: Path, log: Path, namespaces: tuple[str, ...] = (), options: tuple[str, ...] = ()):
+
+async def command(*args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """`avatar-operator` with these arguments, run to its end."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", _MAIN, *args],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=_environment(),
+        cwd=ROOT,
+    )
+
+
+class Operator:
+    """One operator, perhaps several processes after each other; all of them write one log.
+
+    ``env`` is added to their environment.
+    """
+
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        namespaces: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+    ):
+        self._env = env or {}
         self.log = log
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -49,10 +79,10 @@ class Operator:
     def launch(self) -> None:
         """Start the process and do not wait for it."""
         assert not self.running, "it runs already"
-        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        env |= {"PYTHONPATH": str(ROOT / "operator"), "PYTHONPYCACHEPREFIX": _CACHE, "PYTHONUNBUFFERED": "1"}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=env, cwd=ROOT)
+            self.process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=_environment() | self._env, cwd=ROOT
+            )
 
     async def start(self, timeout: float = 40) -> Operator:
         """Start the process and wait until it is ready."""

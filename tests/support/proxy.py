@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ _HOP = {"host", "connection", "transfer-encoding", "content-length", "keep-alive
 
 @dataclass
 class Call:
-    """One request of the operator. ``code`` is the answer's status, 0 = none was given."""
+    """One request of the operator. ``code`` is the answer's status, 0 = none was given; ``at`` is monotonic."""
 
     verb: str
     resource: str
@@ -34,6 +35,7 @@ class Call:
     body: Any
     agent: str
     code: int = 0
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def writes(self) -> bool:
@@ -73,11 +75,12 @@ class Rule:
 
 @dataclass
 class _Stream:
-    """A watch that is open."""
+    """A watch that is open. ``tear``: the next thing told is cut in the middle, and the connection with it."""
 
     call: Call
     request: web.Request
     stalled: bool = False
+    tear: bool = False
 
 
 @dataclass
@@ -96,6 +99,9 @@ class Proxy:
         self._after: list[tuple[Match, Callable[[], None]]] = []
         self._stall_new = False
         self._late: tuple[Match, float] = (lambda call: False, 0.0)
+        self._lost: list[Rule] = []
+        self._lists: dict[str, tuple[bytes, dict[str, str]]] = {}
+        self._stale = False
 
     async def __aenter__(self) -> Self:
         tls: Any = self._found.tls if self._found.tls is not None else True
@@ -103,7 +109,7 @@ class Proxy:
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         app = web.Application(client_max_size=1 << 26)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.port = int(self._runner.addresses[0][1])
@@ -188,9 +194,39 @@ class Proxy:
         """Break the watches that are open, in the middle of the stream; how many."""
         cut = [s for s in self._streams if resource in ("", s.call.resource)]
         for stream in cut:
-            if stream.request.transport is not None:
-                stream.request.transport.abort()
+            _break_off(stream.request)
         return len(cut)
+
+    def lose_answers(self, match: Match, times: int = 1) -> Rule:
+        """Forward, and break the connection instead of answering: who asked cannot know whether it was done."""
+
+        async def act(_: Call) -> None:
+            """Nothing before; the rule counts the hits."""
+
+        rule = Rule(match, act, times)
+        self._lost.append(rule)
+        return rule
+
+    def tear_watches(self, resource: str = "") -> None:
+        """The next event of each open watch comes half; then the connection breaks."""
+        for stream in self._streams:
+            if resource in ("", stream.call.resource):
+                stream.tear = True
+
+    def stale_lists(self, *, on: bool) -> None:
+        """From now on lists that were asked for before are answered as they were then, as a cache behind would."""
+        self._stale = on
+
+    def heal(self) -> None:
+        """End every fault; what is stalled is cut."""
+        self.rules.clear()
+        self._lost.clear()
+        self._after.clear()
+        self._late = (lambda call: False, 0.0)
+        self._stale = False
+        for stream in self._streams:
+            stream.tear = False
+        self.unstall()
 
     def stall_watches(self, resource: str = "", *, new: bool = True) -> None:
         """Half-open: the connection stays, nothing comes any more; ``new`` watches hear nothing either."""
@@ -203,8 +239,8 @@ class Proxy:
         """New watches work again; the stalled ones are cut."""
         self._stall_new = False
         for stream in self._streams:
-            if stream.stalled and stream.request.transport is not None:
-                stream.request.transport.abort()
+            if stream.stalled:
+                _break_off(stream.request)
 
     def _rule(self, rule: Rule) -> Rule:
         self.rules.append(rule)
@@ -224,6 +260,10 @@ class Proxy:
                 if answer is not None:
                     call.code = answer.status
                     return answer
+        if self._stale and call.verb == "list" and request.path_qs in self._lists:
+            content, kept = self._lists[request.path_qs]
+            call.code = 200
+            return web.Response(body=content, headers=kept)
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
         url = self._found.server.rstrip("/") + request.path_qs
         async with self._session.request(
@@ -234,6 +274,8 @@ class Proxy:
             if call.verb == "watch" and upstream.status == 200:
                 return await self._stream(request, call, upstream, kept)
             content = await upstream.read()
+        if call.verb == "list" and call.code == 200:
+            self._lists[request.path_qs] = (content, kept)
         if self._late[0](call):
             await asyncio.sleep(self._late[1])
         for item in list(self._after):
@@ -242,7 +284,17 @@ class Proxy:
                 self._after.remove(item)
                 kill()
                 self.killed.set()
+        if self._loses(call):
+            _break_off(request)
         return web.Response(status=call.code, body=content, headers=kept)
+
+    def _loses(self, call: Call) -> bool:
+        for rule in self._lost:
+            if rule.times != 0 and rule.match(call):
+                rule.times -= 1
+                rule.hits += 1
+                return True
+        return False
 
     async def _stream(
         self, request: web.Request, call: Call, upstream: aiohttp.ClientResponse, headers: dict[str, str]
@@ -253,6 +305,10 @@ class Proxy:
         try:
             await response.prepare(request)
             async for chunk in upstream.content.iter_any():
+                if stream.tear:
+                    await response.write(chunk[: len(chunk) // 2])
+                    _break_off(request)
+                    break
                 if not stream.stalled:
                     await response.write(chunk)
         except (ConnectionError, aiohttp.ClientError):
@@ -260,6 +316,12 @@ class Proxy:
         finally:
             self._streams.remove(stream)
         return response
+
+
+def _break_off(request: web.Request) -> None:
+    """Break the connection, as a network does."""
+    if request.transport is not None and not request.transport.is_closing():
+        request.transport.abort()
 
 
 def _parse(request: web.Request, body: bytes) -> Call:

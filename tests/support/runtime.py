@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,26 +14,29 @@ _SERIAL = itertools.count(1)
 
 
 def own_address() -> str:
-    """A loopback address that no other fake runtime of this process has."""
+    """A loopback address that no other fake runtime has: of this process, and hardly one of another test run."""
     number = next(_SERIAL)
-    return f"127.86.{number // 200}.{number % 200 + 1}"
+    return f"127.{100 + os.getpid() % 100}.{number // 200}.{number % 200 + 1}"
 
 
 @dataclass
 class FakeRuntime:
     """Answers on ``address:port`` as design §5 says. Use as ``async with``.
 
-    ``sessions`` is what /health says. ``script``: sessions for the coming looks, one each, before ``sessions`` holds
-    again. ``told`` are the drain values that came in. ``gpus``: the UUIDs that it sees; None = it does not tell.
+    ``frames``: what it has sent, one more at each look while ``flowing``; None = it does not count them.
+    ``sessions`` is what /health says. ``late``: so many whose offers were taken right before it was told to drain.
+    ``told`` are the drain values that came in. ``gpus``: the UUIDs that it sees; None = it does not tell.
     """
 
     port: int = 8615
     address: str = field(default_factory=own_address)
     sessions: int = 0
-    script: list[int] = field(default_factory=list)
+    late: int = 0
     looks: int = 0
     told: list[bool] = field(default_factory=list)
     gpus: list[str] | None = None
+    frames: int | None = None
+    flowing: bool = True
     idle_since: float = field(default_factory=time.monotonic)
 
     async def __aenter__(self) -> Self:
@@ -66,14 +70,18 @@ class FakeRuntime:
 
     async def _health(self, _: web.Request) -> web.Response:
         self.looks += 1
-        sessions = self.script.pop(0) if self.script else self.sessions
+        sessions = self.sessions
         idle = 0.0 if sessions else time.monotonic() - self.idle_since
-        body = {"service": "webrtc", "max_sessions": 100, "speaking": 0, "avatar": "test"}
+        body: dict[str, object] = {"service": "webrtc", "max_sessions": 100, "speaking": 0, "avatar": "test"}
         if self.gpus is not None:
             body["gpus"] = self.gpus
+        if self.frames is not None:
+            self.frames += self.flowing
+            body |= {"frames": self.frames, "viewers": sessions}
         status = "draining" if self.draining else "healthy"
         return web.json_response({**body, "status": status, "sessions": sessions, "idle_seconds": round(idle, 3)})
 
     async def _drain(self, request: web.Request) -> web.Response:
         self.told.append(bool((await request.json())["drain"]))
+        self.sessions, self.late = self.sessions + self.late, 0
         return web.json_response({"code": 0, "data": {"sessions": self.sessions}})

@@ -10,6 +10,7 @@ import msgspec
 
 from avatar_operator.domain import names, objects
 from avatar_operator.domain.actions import Action, PatchStatus, Plan
+from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.ports import Admission
 from avatar_operator.domain.resources import (
     Avatar,
@@ -36,6 +37,7 @@ from avatar_operator.domain.resources import (
     Running,
     Runtime,
     Service,
+    ServiceSpec,
     Terminated,
     Waiting,
 )
@@ -108,10 +110,11 @@ def group_of(item: Instance) -> str:
     return names.group_id(item.spec.pool_ref, item.spec.avatar_name, item.metadata.uid if item.spec.exclusive else "")
 
 
-def service(server: Instance, port: int = PORT, **fields: Any) -> Service:
-    """The claim of ``port`` for the group of ``server``."""
-    labels = objects.labels(server.spec.pool_ref, group_of(server), port)
-    return Service(metadata=meta(names.claim_name(port), labels=labels, **fields))
+def service(server: Instance, port: int = PORT, placement: Placement | None = None, **fields: Any) -> Service:
+    """The claim of ``port``, and of a part of a GPU, for the group of ``server``; ``fields``: of its metadata."""
+    body = objects.service(server, group_of(server), port, placement)
+    made = {"labels": body["metadata"]["labels"], "annotations": body["metadata"]["annotations"], **fields}
+    return Service(metadata=meta(names.claim_name(port), **made), spec=msgspec.convert(body["spec"], ServiceSpec))
 
 
 def running(*, since: datetime | None = None, ready: bool = False, restarts: int = 0) -> ContainerStatus:

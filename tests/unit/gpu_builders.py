@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from avatar_operator.domain import names, objects
+from avatar_operator.domain import objects
 from avatar_operator.domain.gpunode import (
     GpuNode,
     GpuNodeSpec,
@@ -23,7 +23,7 @@ from avatar_operator.domain.gpunode import (
 )
 from avatar_operator.domain.ledger import Reservation, Room
 from avatar_operator.domain.placement import Device, Placement
-from avatar_operator.domain.resources import Condition, Gpu, GpuSelector, Instance, Pod, Service
+from avatar_operator.domain.resources import Condition, Gpu, GpuSelector, Instance, Pod
 from tests.unit.builders import NAMESPACE, NOW, PORT, ago, condition, group_of, later, meta, pod, pool
 
 TOTAL = 24000
@@ -104,14 +104,6 @@ def reservation(
     return Reservation(NAMESPACE, name, uuid, "a", mib, pod_uid, ready)
 
 
-def gpu_service(server: Instance, port: int = PORT, placement: Placement | None = None, **fields: Any) -> Service:
-    """The claim of a port and of a part of a GPU."""
-    made = objects.service(server, group_of(server), port, placement)["metadata"]
-    return Service(
-        metadata=meta(names.claim_name(port), labels=made["labels"], annotations=made["annotations"], **fields)
-    )
-
-
 def gpu_pod(
     server: Instance, placement: Placement, *, port: int = PORT, on: str = "", ready: bool = True, **made: Any
 ) -> Pod:
@@ -151,7 +143,6 @@ __all__ = [
     "device",
     "gpu",
     "gpu_pod",
-    "gpu_service",
     "gpunode",
     "mig",
     "node",

@@ -24,6 +24,8 @@ from avatar_operator.domain.actions import (
     CreatePod,
     DeleteInstance,
     DeletePod,
+    MarkInUse,
+    MendClaim,
     PatchStatus,
     Plan,
     ProbeActivity,
@@ -32,7 +34,10 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
-from avatar_operator.domain.names import LABEL_GROUP, LABEL_PORT, claim_name, group_id
+from avatar_operator.domain.audit import audit
+from avatar_operator.domain.eviction import marks
+from avatar_operator.domain.findings import Picture
+from avatar_operator.domain.names import LABEL_GROUP, LABEL_IN_USE, LABEL_PORT, claim_name, group_id
 from avatar_operator.domain.plan import BELIEVE_SECONDS, plan, wants_to_run
 from avatar_operator.domain.resources import (
     Avatar,
@@ -49,6 +54,7 @@ from avatar_operator.domain.resources import (
     Pool,
     Running,
     Service,
+    ServiceSpec,
     Terminated,
     Waiting,
 )
@@ -331,7 +337,7 @@ class Model:
         if live:
             memory.about(next((p for p in live if p.metadata.uid == memory.pod_uid), live[0]))
             view = self.store.view(key, self.now, memory.runtime, memory.rejection)
-        result = plan(view)
+        result = plan(memory.note(view))
         check_plan(result)
         return result
 
@@ -379,6 +385,8 @@ class Model:
             case CreateClaim(port, body):
                 self._create_claim(port, body)
                 self.store.unreserve(key, pool)
+            case MendClaim():
+                self._mend_claim(action)
             case ReleaseClaim(service):
                 self._release_claim(service)
             case CreatePod(body):
@@ -388,6 +396,8 @@ class Model:
                     self._delete_pod(pod, reason)
             case SetOwners(pod, owners):
                 self._set_owners(pod, owners)
+            case MarkInUse(pod, in_use):
+                self._mark(pod, in_use)
             case PatchStatus():
                 self._patch_status(action)
             case DeleteInstance():
@@ -419,8 +429,19 @@ class Model:
                 assert len(held) < self.pool.spec.capacity, f"{name}: {sorted(held)} are all that the pool may have"
             else:
                 assert pod.metadata.labels[LABEL_GROUP] == group, f"{name} belongs to the pod of another group"
-            self._put(Service(metadata=self._meta(name, labels=body["metadata"]["labels"])), tell=False)
+            made = body["metadata"]
+            metadata = self._meta(name, labels=made["labels"], annotations=made["annotations"])
+            self._put(Service(metadata=metadata, spec=msgspec.convert(body["spec"], ServiceSpec)), tell=False)
         self._deliver(Service, name)
+
+    def _mend_claim(self, action: MendClaim) -> None:
+        meta = action.service.metadata
+        self._wrote("PATCH", Service, meta.name)
+        known = self.get(Service, meta.name)
+        if known is not None and known.metadata.resource_version == meta.resource_version:
+            merged = merge(msgspec.to_builtins(known), action.change)
+            self._put(msgspec.convert(merged, Service), tell=False)
+        self._deliver(Service, meta.name)
 
     def _release_claim(self, service: Service) -> None:
         name = service.metadata.name
@@ -481,6 +502,20 @@ class Model:
             refs = tuple(msgspec.convert(o, OwnerReference) for o in owners)
             owned = msgspec.structs.replace(known.metadata, owner_references=refs)
             self._put(msgspec.structs.replace(known, metadata=owned), tell=False)
+        self._deliver(Pod, name)
+
+    def _mark(self, pod: Pod, in_use: bool) -> None:
+        name = pod.metadata.name
+        self._wrote("PATCH", Pod, name)
+        known = self.get(Pod, name)
+        if known is not None and known.metadata.uid == pod.metadata.uid:
+            labels, annotations = marks(in_use)
+            marked = msgspec.structs.replace(
+                known.metadata,
+                labels={**known.metadata.labels, **labels},
+                annotations={**known.metadata.annotations, **annotations},
+            )
+            self._put(msgspec.structs.replace(known, metadata=marked), tell=False)
         self._deliver(Pod, name)
 
     def _patch_status(self, action: PatchStatus) -> None:
@@ -635,8 +670,15 @@ def check_plan(result: Plan) -> None:
     assert not released & {a.body["metadata"]["name"] for a in result.actions if isinstance(a, CreatePod)}
 
 
+def picture_of(model: Model) -> Picture:
+    """The whole model, for the audit."""
+    kinds = (model.all(Instance), [model.pool], model.avatars(), model.all(Pod), model.all(Service))
+    return Picture(model.now, *(tuple(items) for items in kinds))  # type: ignore[arg-type]
+
+
 def assert_consistent(model: Model) -> None:
     """What must hold once all is quiet."""
+    assert audit(picture_of(model)) == []
     instances, pods = model.all(Instance), {p.metadata.name: p for p in model.all(Pod)}
     avatars = {a.spec.avatar_name: a for a in model.all(Avatar)}
     groups: dict[str, list[Instance]] = {}
@@ -690,6 +732,8 @@ def _assert_served(server: Instance, followers: list[Instance], own: list[Pod]) 
     (pod,) = own
     assert is_ready(pod)
     assert pod.metadata.deletion_timestamp is None
+    if any(m.counted_connections for m in (server, *followers)):
+        assert pod.metadata.labels[LABEL_IN_USE] == "true", "a pod in use may be evicted"
     assert pod.metadata.labels[LABEL_PORT] == str(server.status.port)
     assert server.status.pod_name == pod.metadata.name
     assert server.status.ready_time is not None

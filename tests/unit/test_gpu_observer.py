@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import pytest
 
 from tests.support.api import Json
 from tests.support.gpus import GPU_MIB, GPUNODES, LABEL_GPU
-from tests.support.observer import LABEL_PORT, Event, Observer, Stream
+from tests.support.history import Event
+from tests.support.observer import LABEL_PORT, Observer
 
 GPU = "GPU-w-0"
 
@@ -18,7 +18,7 @@ class History:
     """Events one after the other, half a second apart unless ``wait`` says more."""
 
     def __init__(self) -> None:
-        self.events: dict[str, list[Event]] = defaultdict(list)
+        self.events: list[Event] = []
         self.now = 100.0
         self.version = 0
 
@@ -50,18 +50,14 @@ class History:
     def judged(self, **options: Any) -> list[str]:
         """The rules that were broken."""
         seen = Observer(**{"min_free": 1000, "release_seconds": 3, **options})
-        for resource, events in self.events.items():
-            stream = Stream(None, resource, "")  # type: ignore[arg-type]
-            stream.events = events
-            seen._streams.append(stream)
-        seen._check("w")
+        seen.check(self.events, "w")
         return [v.rule for v in seen.violations]
 
     def _add(self, resource: str, kind: str, name: str, labels: Json, annotations: Json, rest: Json) -> History:
         self.version += 1
         self.now += 0.5
         meta = {"name": name, "uid": f"uid-{name}", "labels": labels, "annotations": annotations}
-        self.events[resource].append(Event(self.version, self.now, resource, kind, {"metadata": meta, **rest}))
+        self.events.append(Event(self.version, self.now, resource, kind, {"metadata": meta, **rest}))
         return self
 
 

@@ -21,6 +21,13 @@ def doubted(seconds: float) -> InstanceStatus:
     return InstanceStatus(connections=2, conditions=(condition(*DOUBT, ago(seconds)),))
 
 
+def new_pod(seconds: float) -> InstanceStatus:
+    """In doubt for long, and in a pod that became ready so many seconds ago."""
+    return InstanceStatus(connections=2, ready_time=ago(seconds), conditions=doubted(1000).conditions)
+
+
+RECOUNTED = ("CountConfirmed", "Unknown", "Recounted", "3 connections are counted, and the runtime has no session")
+AGAIN = ("CountConfirmed", "False", "NoSession", RECOUNTED[3])
 FINE = InstanceStatus(connections=2)
 CLEARED = InstanceStatus(connections=2, conditions=(condition(*CONFIRMED, ago(9)),))
 
@@ -44,6 +51,16 @@ CLEARED = InstanceStatus(connections=2, conditions=(condition(*CONFIRMED, ago(9)
         pytest.param(doubted(310), 2, seen(0, at=ago(11)), Leak(probe=True), id="the-last-answer-is-too-old"),
         pytest.param(doubted(302), 2, seen(0, at=ago(3)), Leak(probe=True), id="an-answer-from-before-does-not-count"),
         pytest.param(doubted(300), 2, seen(0), Leak(correct=True), id="long-enough"),
+        pytest.param(doubted(300), 3, seen(0), Leak(RECOUNTED, next_look=NOW), id="somebody-came"),
+        pytest.param(
+            InstanceStatus(conditions=(condition(*RECOUNTED, NOW),)),
+            3,
+            seen(0),
+            Leak(AGAIN, next_look=later(BEAT)),
+            id="doubted-anew",
+        ),
+        pytest.param(new_pod(290), 2, seen(0), Leak(next_look=later(10)), id="a-new-pod-is-given-the-same-time"),
+        pytest.param(new_pod(300), 2, seen(0), Leak(correct=True), id="long-enough-in-the-new-pod"),
     ],
 )
 def test_look(status: InstanceStatus, counted: int, activity: Activity | None, expected: Leak) -> None:

@@ -68,7 +68,8 @@ def test_rest_costs_nothing() -> None:
     model.settle()
     model.writes.clear()
     model.settle(90_000)
-    assert model.writes == []
+    # From when nobody has used it for a minute it may be evicted; nothing after that.
+    assert model.writes == ["PATCH Pod avatar-8615"]
 
 
 def test_forty_avatars_for_five_ports() -> None:

@@ -101,8 +101,16 @@ def expected(**changes: Any) -> dict[str, Any]:
         "metadata": {
             "name": "avatar-8615",
             "namespace": "live",
-            "labels": {**LABELS, "avatars.virtualtutor.io/group": group_of(one)},
-            "annotations": {"avatars.virtualtutor.io/avatar-name": "Ada", "avatars.virtualtutor.io/tts-engine": ""},
+            "labels": {
+                **LABELS,
+                "avatars.virtualtutor.io/group": group_of(one),
+                "avatars.virtualtutor.io/in-use": "true",
+            },
+            "annotations": {
+                "avatars.virtualtutor.io/avatar-name": "Ada",
+                "avatars.virtualtutor.io/tts-engine": "",
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+            },
             "ownerReferences": [
                 {
                     "apiVersion": "avatars.virtualtutor.io/v1alpha1",
@@ -367,6 +375,7 @@ def test_pod_labels_cannot_replace_what_selects_the_pod() -> None:
         names.ANNOTATION_AVATAR: "Ada",
         names.ANNOTATION_TEMPLATE: objects.template_hash(made(pool())),
         names.ANNOTATION_TTS: "",
+        names.ANNOTATION_SAFE_TO_EVICT: "false",
     }
 
 

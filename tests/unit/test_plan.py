@@ -238,7 +238,8 @@ def test_then_ready() -> None:
 def test_then_nothing_at_all() -> None:
     result = plan(with_pod(serving()))
     assert result.actions == []
-    assert result.wake == later(1000)
+    # A minute after it was ready: whether it may be evicted.
+    assert result.wake == later(10)
 
 
 def test_startup_timeout_is_looked_at_when_it_is_due() -> None:
@@ -482,13 +483,13 @@ def test_a_lost_pod_is_rebuilt_at_once() -> None:
     result = plan(view(one, claims=(service(one),)))
     said = patches(result)["one"]
     assert kinds(result.actions) == ["PatchStatus"]
-    assert (said["phase"], said["reason"], said["restarts"]) == ("Starting", "PodLost", 1)
-    again = having(one, phase="Starting", reason="PodLost", restarts=1, ready_time=None)
+    assert (said["phase"], said["reason"], said.get("restarts", 0)) == ("Starting", "PodLost", 0)
+    again = having(one, phase="Starting", reason="PodLost", ready_time=None)
     assert kinds(plan(view(again, claims=(service(one),))).actions) == ["CreatePod", "PatchStatus"]
 
 
 def test_a_pod_lost_twice_waits() -> None:
-    one = serving(restarts=1)
+    one = serving(last_termination=LastTermination(time=ago(30), reason="PodLost"))
     assert patches(plan(view(one, claims=(service(one),))))["one"]["phase"] == "Failed"
 
 
@@ -659,10 +660,28 @@ def test_collect_by_status_needs_no_second_look_at_the_runtime() -> None:
 
 
 def test_followers_go_first() -> None:
-    server = draining()
+    server = draining(age=4000)
     collect = RuntimeView(seen(0), draining=True, told_at=ago(1))
-    result = plan(with_pod(server, sharing(server), runtime=collect))
+    result = plan(with_pod(server, sharing(server, age=3000), runtime=collect))
     assert [a.instance.metadata.name for a in result.actions if isinstance(a, DeleteInstance)] == ["two"]
+
+
+def test_a_newcomer_has_a_whole_timeout_to_connect() -> None:
+    server = serving(age=4000, idle_deadline=NOW)
+    newcomer = sharing(server, age=10)
+    result = plan(with_pod(server, newcomer, runtime=RuntimeView(seen(0))))
+    assert kinds(result.actions) == ["PatchStatus"]
+    assert patches(result)["one"]["idleDeadline"] == f"{later(1791):%Y-%m-%dT%H:%M:%SZ}"
+    late = plan(with_pod(server, sharing(server, age=1801), runtime=RuntimeView(seen(0))))
+    assert patches(late)["one"]["phase"] == "Draining"
+
+
+def test_a_newcomer_calls_a_drain_off() -> None:
+    server = draining(age=4000)
+    collect = RuntimeView(seen(0), draining=True, told_at=ago(1))
+    result = plan(with_pod(server, sharing(server, age=10), runtime=collect))
+    assert kinds(result.actions) == ["PatchStatus", "SetDraining"]
+    assert patches(result)["one"]["phase"] == "Running"
 
 
 def test_sleep_is_a_patch_by_compare_and_swap() -> None:
@@ -679,9 +698,9 @@ def test_sleep_is_a_patch_by_compare_and_swap() -> None:
 
 def test_keep_warm_is_never_drained() -> None:
     warm = avatar(keep_warm=True)
-    server = serving(idle_deadline=None)
+    server = serving(idle_deadline=None, ready_time=ago(9999))
     result = plan(with_pod(server, avatar=warm, runtime=RuntimeView(seen(0))))
-    assert result.actions == []
+    assert kinds(result.actions) == ["MarkInUse"]
     assert result.wake is None
 
 
@@ -757,12 +776,26 @@ def test_the_last_one_has_left_an_old_pod() -> None:
     (action,) = plan(with_pod(draining("MaxAge"), pool=AGED, runtime=left)).actions
     assert isinstance(action, DeleteInstance)
     assert action.reason == "MaxAge"
-    forever = pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=50))
-    # First it is said, by compare-and-swap; then the pod goes.
-    assert kinds(plan(with_pod(draining("MaxAge"), pool=forever, runtime=left)).actions) == ["PatchStatus"]
-    warm = plan(with_pod(draining("MaxAge"), pool=AGED, avatar=avatar(keep_warm=True), runtime=left))
-    assert kinds(warm.actions) == ["PatchStatus"]
-    assert patches(warm)["one"]["lastTermination"]["reason"] == "MaxAge"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param({"pool": pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=50))}, id="never-idle"),
+        pytest.param({"pool": AGED, "avatar": avatar(keep_warm=True)}, id="kept-warm"),
+    ],
+)
+def test_what_is_never_collected_gets_a_new_pod_at_its_age(kept: dict[str, Any]) -> None:
+    """Said first, by compare-and-swap; then done."""
+    left = RuntimeView(seen(0), draining=True, told_at=ago(1))
+    (action,) = plan(with_pod(draining("MaxAge"), runtime=left, **kept)).actions
+    assert isinstance(action, PatchStatus)
+    assert action.exact
+    assert (action.status["phase"], action.status["lastTermination"]["reason"]) == ("Starting", "MaxAge")
+    last = LastTermination(time=NOW, reason="MaxAge")
+    said = serving(phase="Starting", reason="MaxAge", ready_time=None, pod_name=None, last_termination=last)
+    (done,) = plan(with_pod(said, runtime=left, **kept)).actions
+    assert isinstance(done, DeletePod)
 
 
 def test_an_age_limit_that_was_raised_calls_it_off() -> None:
@@ -774,21 +807,22 @@ def test_an_age_limit_that_was_raised_calls_it_off() -> None:
 
 def test_a_young_pod_is_looked_at_when_it_is_old() -> None:
     limit = pool(idle=PoolIdle(timeout_seconds=0, max_age_seconds=100))
-    result = plan(with_pod(serving(), pool=limit, runtime=RuntimeView(seen(0))))
+    result = plan(with_pod(serving(ready_time=ago(9999)), pool=limit, runtime=RuntimeView(seen(0))))
     assert result.wake == later(40)
 
 
 # ---- counts that the runtime contradicts -----------------------------------------------------------
 
 
-def counted(since: float | None = None, **fields: Any) -> Instance:
-    """In use by status alone; ``since``: for how many seconds the runtime has contradicted that."""
-    said = serving(idle_deadline=None, last_activity_time=ago(500), **{"connections": 2, **fields})
+def counted(since: float | None = None, among: int = 2, **fields: Any) -> Instance:
+    """In use by status alone; ``since``: for how many seconds the runtime has contradicted that (``among`` in all)."""
+    said = serving(
+        idle_deadline=None, last_activity_time=ago(500), **{"connections": 2, "ready_time": ago(900), **fields}
+    )
     if since is None:
         return said
-    doubt = condition(
-        "CountConfirmed", "False", "NoSession", "2 connections are counted, and the runtime has no session", ago(since)
-    )
+    message = f"{among} connections are counted, and the runtime has no session"
+    doubt = condition("CountConfirmed", "False", "NoSession", message, ago(since))
     return having(said, conditions=(*said.status.conditions, doubt))
 
 
@@ -798,11 +832,18 @@ def test_a_contradicted_count_is_noted() -> None:
 
 
 def test_a_count_contradicted_for_too_long_is_corrected_by_compare_and_swap() -> None:
-    server = counted(300)
+    server = counted(300, among=3)
     result = plan(with_pod(server, sharing(server, sessions=(Session(id="s"),)), runtime=RuntimeView(seen(0))))
     corrections = [a for a in result.actions if isinstance(a, PatchStatus)]
     assert [(a.status, a.exact) for a in corrections] == [({"connections": 0}, True), ({"sessions": []}, True)]
     assert [e.reason for a in corrections for e in a.events] == ["CountCorrected"] * 2
+
+
+def test_a_client_that_comes_to_a_count_in_doubt_has_the_whole_time() -> None:
+    result = plan(with_pod(counted(300, connections=3), runtime=RuntimeView(seen(0))))
+    said = patches(result)["one"]
+    assert "connections" not in said
+    assert {c["type"]: c["reason"] for c in said["conditions"]}["CountConfirmed"] == "Recounted"
 
 
 def test_a_count_that_is_confirmed_after_all() -> None:

@@ -58,7 +58,7 @@ from tests.unit.builders import (
     terminated,
     view,
 )
-from tests.unit.gpu_builders import A0, A1, DRA, HAMI, PLUGIN, VISIBLE, gpu, gpu_pod, gpu_service
+from tests.unit.gpu_builders import A0, A1, DRA, HAMI, PLUGIN, VISIBLE, gpu, gpu_pod
 
 ON_A0 = Placement(4000, "a", A0, 0)
 BARE = Placement(4000)
@@ -69,7 +69,7 @@ STARTING = InstanceStatus(phase="Starting", reason="Starting", observed_generati
 def claimed(known: GpuView, kind: Pool = VISIBLE, one: Instance | None = None, **fields: Any) -> GroupView:
     """A group with a claim and no pod."""
     one = one or instance()
-    return view(one, pool=kind, claims=(gpu_service(one, placement=known.reserved),), gpu=known, **fields)
+    return view(one, pool=kind, claims=(service(one, placement=known.reserved),), gpu=known, **fields)
 
 
 def serving(**fields: Any) -> Instance:
@@ -92,7 +92,7 @@ def placed(known: GpuView = FINE, one: Instance | None = None, kind: Pool = VISI
     """A group with its claim and its pod on node a."""
     one = one or serving()
     made = fields.pop("made", None) or gpu_pod(one, ON_A0, on="a")
-    return view(one, pool=kind, claims=(gpu_service(one, placement=known.reserved),), pods=(made,), gpu=known, **fields)
+    return view(one, pool=kind, claims=(service(one, placement=known.reserved),), pods=(made,), gpu=known, **fields)
 
 
 def learned(observed: int = 0, estimate: int = 0, **spec: Any) -> Avatar:
@@ -140,6 +140,19 @@ def test_whose_turn_comes_in_a_moment_does_nothing() -> None:
         pytest.param(GpuView(), ["ReleaseClaim"], id="of-a-cpu-pool"),
         pytest.param(
             GpuView(reserved=ON_A0, report=gpu(A0), foreign_until=later(3)), [], id="another-process-is-at-it"
+        ),
+        pytest.param(
+            GpuView(reserved=ON_A0, report=gpu(A0), had_pod=True, podless_since=ago(1)),
+            [],
+            id="its-last-pod-has-not-given-the-memory-back",
+        ),
+        pytest.param(
+            GpuView(reserved=ON_A0, report=gpu(A0), had_pod=True, podless_since=ago(3)),
+            ["ConfirmPlacement"],
+            id="which-is-back-by-now",
+        ),
+        pytest.param(
+            GpuView(reserved=ON_A0, report=gpu(A0), podless_since=ago(1)), ["ConfirmPlacement"], id="there-was-no-pod"
         ),
         pytest.param(
             GpuView(reserved=ON_A0, report=gpu(A0), foreign_until=ago(0)), ["ConfirmPlacement"], id="which-has-left-it"
@@ -210,7 +223,7 @@ def test_a_pod_does_not_start_again_on_what_was_too_little(reason: str, of: Avat
 
 def test_of_two_claims_one_goes() -> None:
     one = instance()
-    claims = (gpu_service(one, 8616, ON_A0), gpu_service(one, 8615, ON_A0))
+    claims = (service(one, 8616, ON_A0), service(one, 8615, ON_A0))
     result = plan(view(one, pool=VISIBLE, claims=claims, gpu=FINE))
     assert only(result, ReleaseClaim).service.metadata.name == "avatar-8616"
     assert only(result, CreatePod).body["metadata"]["name"] == "avatar-8615"
@@ -288,7 +301,7 @@ def test_a_timeout_says_what_was_missing() -> None:
 )
 def test_the_claim_outlives_the_pod(known: GpuView, due: float | None) -> None:
     one = instance(metadata={"deletion_timestamp": ago(9)})
-    result = plan(view(claims=(gpu_service(one, placement=known.reserved),), pool=VISIBLE, gpu=known))
+    result = plan(view(claims=(service(one, placement=known.reserved),), pool=VISIBLE, gpu=known))
     assert kinds(result.actions) == ([] if due else ["ReleaseClaim"])
     assert result.wake == (None if due is None else later(due))
 
@@ -300,7 +313,7 @@ def test_the_pools_own_release_time() -> None:
             VISIBLE.spec, termination=msgspec.structs.replace(VISIBLE.spec.termination, gpu_release_seconds=30)
         ),
     )
-    claim = gpu_service(instance(), placement=ON_A0)
+    claim = service(instance(), placement=ON_A0)
     known = GpuView(reserved=ON_A0, podless_since=ago(1))
     assert plan(view(claims=(claim,), pool=slow, gpu=known)).wake == later(29)
     assert plan(view(claims=(claim,), pool=None, gpu=known)).wake == later(2), "a pool that is gone: the default"
@@ -309,7 +322,7 @@ def test_the_pools_own_release_time() -> None:
 def test_a_claim_is_kept_while_its_pod_ends() -> None:
     one = instance(metadata={"deletion_timestamp": ago(9)})
     known = GpuView(reserved=ON_A0)
-    claim = gpu_service(one, placement=ON_A0)
+    claim = service(one, placement=ON_A0)
     result = plan(view(claims=(claim,), pods=(ending(gpu_pod(one, ON_A0)),), pool=VISIBLE, gpu=known))
     assert result.actions == []
 

@@ -120,7 +120,7 @@ WAIT, START, FAIL = PodPhase.WAITING, PodPhase.STARTING, PodPhase.FAILED
             False,
             FAIL,
             "CreateContainerError",
-            "CreateContainerError",
+            "security context",
             id="CreateContainerError",
         ),
         pytest.param(

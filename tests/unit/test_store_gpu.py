@@ -24,8 +24,8 @@ from avatar_operator.domain.resources import (
 )
 from avatar_operator.domain.view import GpuHints, GpuView, GroupKey, RuntimeView
 from avatar_operator.kube.kinds import AnyObject
-from tests.unit.builders import NAMESPACE, NOW, Admission, avatar, group_of, having, instance, later, replace
-from tests.unit.gpu_builders import A0, A1, B0, DRA, PLUGIN, TOTAL, VISIBLE, gpu, gpu_pod, gpu_service, gpunode, node
+from tests.unit.builders import NAMESPACE, NOW, Admission, avatar, group_of, having, instance, later, replace, service
+from tests.unit.gpu_builders import A0, A1, B0, DRA, PLUGIN, TOTAL, VISIBLE, gpu, gpu_pod, gpunode, node
 
 ON_A0 = Placement(4000, "a", A0, 0)
 BARE = Placement(4000)
@@ -63,7 +63,7 @@ class World:
         found = self.admission(item)
         assert found.port is not None
         self.store.reserve(key(item), self.pool, found.port, found.placement)
-        made = gpu_service(item, found.port, found.placement, uid=f"uid-{item.metadata.name}")
+        made = service(item, found.port, found.placement, uid=f"uid-{item.metadata.name}")
         self.store.apply(made)
         self.store.unreserve(key(item), self.pool)
         return made
@@ -190,7 +190,7 @@ def test_an_old_report_is_gone_by_with_reservations(age: int) -> None:
     """Of what the report shows, a pod uses less than it reserves: its reservation stands, whatever the report's age."""
     world = World(VISIBLE, node("a"), one_gpu(11000, pods={"uid-avatar-8619": 1000}))
     old = instance("old", "Old", pool_ref="visible")
-    world.store.apply(gpu_service(old, 8619, ON_A0))
+    world.store.apply(service(old, 8619, ON_A0))
     world.store.apply(gpu_pod(old, ON_A0, port=8619, on="a"))
     (one,) = world.wants(1)
     assert world.admission(one, later(age)).placement == ON_A0
@@ -276,7 +276,7 @@ def running(world: World, kind: Pool = VISIBLE, reserved: Placement = ON_A0, **s
     """An instance with its claim and its pod, on node a."""
     one = having(instance(pool_ref=kind.metadata.name), **{"pod_name": "avatar-8615", **status})
     mode = kind.spec.gpu.mode
-    for item in (avatar(), one, gpu_service(one, placement=reserved), gpu_pod(one, reserved, on="a", mode=mode)):
+    for item in (avatar(), one, service(one, placement=reserved), gpu_pod(one, reserved, on="a", mode=mode)):
         world.store.apply(item)
     world.changed.clear()
     return one
@@ -301,8 +301,8 @@ def test_a_confirmation_is_of_one_claim(hint: str, confirmed: bool) -> None:
 def test_of_two_claims_the_one_that_is_kept_is_shown() -> None:
     world = World(VISIBLE, node("a"), gpunode("a", gpu(A0), gpu(A1, 1)))
     (one,) = world.wants(1)
-    world.store.apply(gpu_service(one, 8616, Placement(4000, "a", A1, 1)))
-    world.store.apply(gpu_service(one, 8615, ON_A0))
+    world.store.apply(service(one, 8616, Placement(4000, "a", A1, 1)))
+    world.store.apply(service(one, 8615, ON_A0))
     assert world.gpu(one).reserved == ON_A0
 
 
@@ -379,7 +379,7 @@ def test_a_restarted_operator_finds_what_was_allocated(late: str) -> None:
     )
     parts: dict[str, AnyObject] = {
         "report": one_gpu(5000, pods={"uid-avatar-8615": 4000}),
-        "claim": gpu_service(one, placement=BARE),
+        "claim": service(one, placement=BARE),
         "pod": gpu_pod(one, BARE, on="a", mode="DRA"),
     }
     order = [parts[name] for name in parts if name != late] + [parts[late]]
@@ -393,7 +393,7 @@ def test_a_restarted_operator_finds_what_was_allocated(late: str) -> None:
 def test_a_cpu_pools_group_has_no_gpu() -> None:
     world = World(VISIBLE, node("a"), one_gpu())
     one = instance()
-    world.store.apply(gpu_service(one))
+    world.store.apply(service(one))
     assert world.gpu(one) == GpuView()
 
 

@@ -38,7 +38,8 @@ def reserving(of: TtsEngine) -> Service:
     bare = service(of)
     labels = {**bare.metadata.labels, LABEL_GPU: "GPU-1"}
     annotations = {**bare.metadata.annotations, ANNOTATION_GPU_MIB: "6000", ANNOTATION_GPU_NODE: "gpu-a"}
-    return Service(metadata=msgspec.structs.replace(bare.metadata, labels=labels, annotations=annotations))
+    metadata = msgspec.structs.replace(bare.metadata, labels=labels, annotations=annotations)
+    return msgspec.structs.replace(bare, metadata=metadata)
 
 
 def started(result: TtsPlan) -> bool:

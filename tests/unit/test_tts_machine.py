@@ -21,6 +21,7 @@ from avatar_operator.domain.resources import (
     PodStatus,
     Running,
     Service,
+    ServiceSpec,
 )
 from avatar_operator.domain.tts import Deployment, DeploymentSpec, TtsEngine, TtsStatus
 from avatar_operator.domain.tts_plan import plan
@@ -125,11 +126,12 @@ class Engines(RuleBasedStateMachine):
                 one.deployment = msgspec.structs.replace(deployment, spec=DeploymentSpec(replicas=count))
             case CreateTtsService(body):
                 assert one.service is None
-                one.service, one.speaker = Service(metadata=self.meta(body)), speaker(body)
+                one.service, one.speaker = Service(metadata=self.meta(body), spec=leads(body)), speaker(body)
             case PatchTtsService(known, body):
                 assert one.service is known
                 annotations = {**known.metadata.annotations, **body["metadata"]["annotations"]}
-                one.service = Service(metadata=msgspec.structs.replace(known.metadata, annotations=annotations))
+                changed_meta = msgspec.structs.replace(known.metadata, annotations=annotations)
+                one.service = Service(metadata=changed_meta, spec=leads(body))
                 one.speaker = speaker(body)
             case SayEngine(known, status):
                 assert known is one.engine
@@ -281,6 +283,10 @@ class Engines(RuleBasedStateMachine):
 
 def replicas(body: dict[str, Any]) -> int:
     return int(body["spec"]["replicas"])
+
+
+def leads(body: dict[str, Any]) -> ServiceSpec:
+    return msgspec.convert(body["spec"], ServiceSpec)
 
 
 def speaker(body: dict[str, Any]) -> str:

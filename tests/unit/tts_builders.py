@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from avatar_operator.domain import names, tts_objects
 from avatar_operator.domain.resources import (
     ContainerState,
@@ -15,6 +17,7 @@ from avatar_operator.domain.resources import (
     PodStatus,
     Running,
     Service,
+    ServiceSpec,
     Terminated,
 )
 from avatar_operator.domain.tts import Deployment, DeploymentSpec, TtsEngine, TtsGpu, TtsSpec, TtsStatus
@@ -70,14 +73,16 @@ def deployment(of: TtsEngine, replicas: int = 1) -> Deployment:
 
 def service(of: TtsEngine, speaker: str = "", **annotations: str) -> Service:
     """The engine's Service, leading to ``speaker``."""
-    body = tts_objects.service(of, speaker or of.name)["metadata"]
+    body = tts_objects.service(of, speaker or of.name)
+    made = body["metadata"]
     return Service(
         metadata=meta(
-            body["name"],
-            labels=body["labels"],
-            annotations={**body["annotations"], **annotations},
+            made["name"],
+            labels=made["labels"],
+            annotations={**made["annotations"], **annotations},
             owner_references=(_owner(of),),
-        )
+        ),
+        spec=msgspec.convert(body["spec"], ServiceSpec),
     )
 
 

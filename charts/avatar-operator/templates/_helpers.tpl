@@ -43,6 +43,22 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Replicas of the pods that labels pick keep apart, where they can: one node or zone that goes takes not all. */}}
+{{- define "avatar-operator.spread" -}}
+{{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- maxSkew: 1
+  topologyKey: {{ $key }}
+  whenUnsatisfiable: ScheduleAnyway
+  # Those of one rollout: the old ones are about to go.
+  matchLabelKeys: [pod-template-hash]
+  labelSelector:
+    matchLabels: {{- $ | nindent 6 }}
+{{- end }}
 {{- end }}
 
 {{- define "avatar-operator.serviceAccountName" -}}
@@ -82,13 +98,13 @@ capabilities:
 {{- define "avatar-operator.rules" -}}
 - apiGroups: [avatars.virtualtutor.io]
   resources: [avatarinstances]
-  verbs: [get, list, watch, patch, delete]
+  verbs: [get, list, watch, delete]
 - apiGroups: [avatars.virtualtutor.io]
   resources: [avatars, avatarpools, ttsengines]
   verbs: [get, list, watch]
 - apiGroups: [avatars.virtualtutor.io]
   resources: [avatarinstances/status, avatars/status, avatarpools/status, ttsengines/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [""]
   resources: [pods, services]
   verbs: [get, list, watch, create, patch, delete]
@@ -100,11 +116,96 @@ capabilities:
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaims]
   verbs: [get, create]
-# The end of a failed runtime's log goes into the instance's status.
+# Pods in use are not evicted: one budget for each pool.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, create, patch]
 - apiGroups: [""]
-  resources: [pods/log]
-  verbs: [get]
-- apiGroups: ["", events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
+{{- end }}
+
+{{- define "avatar-operator.testSelector" -}}
+app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end }}
+
+{{/* What the operator puts on the pods of instances and of speech engines (domain/names.py). */}}
+{{- define "avatar-operator.instances" -}}
+app.kubernetes.io/managed-by: avatar-operator
+app.kubernetes.io/component: avatar-runtime
+{{- end }}
+
+{{- define "avatar-operator.engines" -}}
+app.kubernetes.io/managed-by: avatar-operator
+app.kubernetes.io/component: tts-engine
+{{- end }}
+
+{{/* Names of the pools whose pods are on the node's network or ports, as JSON. */}}
+{{- define "avatar-operator.hostPools" -}}
+{{- $names := list }}
+{{- range $name, $pool := .Values.pools }}
+{{- if and $pool (ne (dig "network" "mode" "HostNetwork" $pool) "Pod") }}{{ $names = append $names $name }}{{ end }}
+{{- end }}
+{{- toJson $names }}
+{{- end }}
+
+{{/* The ports of a pool's instances, as a NetworkPolicy has them. */}}
+{{- define "avatar-operator.poolPorts" -}}
+{{- $base := dig "ports" "base" 8615 . | int }}
+- protocol: TCP
+  port: {{ $base }}
+  endPort: {{ sub (add $base (dig "ports" "count" 5 . | int)) 1 }}
+{{- end }}
+
+{{/* Peers of a NetworkPolicy from a list of CIDRs. */}}
+{{- define "avatar-operator.cidrs" -}}
+{{- range . }}
+- ipBlock:
+    cidr: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "avatar-operator.egressDns" -}}
+- to: {{- toYaml .Values.networkPolicies.dnsTo | nindent 4 }}
+  ports:
+    - protocol: UDP
+      port: 53
+    - protocol: TCP
+      port: 53
+{{- end }}
+
+{{- define "avatar-operator.egressKubernetes" -}}
+- to: {{- include "avatar-operator.cidrs" .Values.networkPolicies.kubernetesCIDRs | nindent 4 }}
+  ports:
+    {{- range .Values.networkPolicies.kubernetesPorts }}
+    - protocol: TCP
+      port: {{ . }}
+    {{- end }}
+{{- end }}
+
+{{/* Port 8080 of operator, agent and REST API: for `helm test`, and for who reads metrics. */}}
+{{- define "avatar-operator.ingressMetrics" -}}
+- from:
+    - podSelector:
+        matchLabels: {{- include "avatar-operator.testSelector" . | nindent 10 }}
+    {{- with .Values.networkPolicies.metricsFrom }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  ports:
+    - protocol: TCP
+      port: 8080
+{{- end }}
+
+{{/* Of a policy's binding: the namespaces that the operator serves, if they are named. */}}
+{{- define "avatar-operator.servedNamespaces" -}}
+{{- with .Values.watchNamespaces -}}
+matchResources:
+  namespaceSelector:
+    matchExpressions:
+      - key: kubernetes.io/metadata.name
+        operator: In
+        values: {{- toYaml . | nindent 10 }}
+{{- end }}
 {{- end }}

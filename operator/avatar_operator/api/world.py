@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+from avatar_operator.domain import meaning
 from avatar_operator.domain import sessions as rules
 from avatar_operator.domain.gpunode import GpuNode
-from avatar_operator.domain.names import instance_name
 from avatar_operator.domain.resources import Avatar, Instance, Pool
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.kinds import AVATARS, GPUNODES, INSTANCES, POOLS
@@ -64,19 +64,11 @@ class World:
 
     def of_avatar(self, real_name: str, pool: str | None = None) -> list[Instance]:
         """Instances of an avatar, oldest first; the API's own before those that share with it."""
-        found = [
-            i for i in self.instances.values() if i.spec.avatar_name == real_name and pool in (None, i.spec.pool_ref)
-        ]
-        own = {instance_name(i.spec.pool_ref, real_name) for i in found}
-        return sorted(found, key=lambda i: (i.metadata.name not in own, i.age_key))
+        return meaning.of_avatar(self.instances.values(), real_name, pool)
 
     def resolve(self, text: str) -> list[Instance]:
         """What an id in a request means: a session, an instance by its avatarId or name, or an avatar."""
-        if found := self.of_session(text):
-            return found
-        if found := [i for i in self.instances.values() if text in (i.spec.avatar_id, i.metadata.name)]:
-            return found
-        return self.of_avatar(text)
+        return self.of_session(text) or meaning.meant(self.instances.values(), text)
 
     def leased(self) -> list[Instance]:
         """Instances with a session that may lapse."""

@@ -8,6 +8,7 @@ from avatar_operator import __version__
 
 from .agent import agent
 from .api import api
+from .audit import audit
 from .run import run
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(agent)
 app.command()(api)
+app.command()(audit)
 
 
 @app.command()

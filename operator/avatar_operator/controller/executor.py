@@ -19,6 +19,9 @@ from avatar_operator.domain.actions import (
     DeleteInstance,
     DeletePod,
     Event,
+    Json,
+    MarkInUse,
+    MendClaim,
     PatchStatus,
     ProbeActivity,
     ProbeReady,
@@ -28,7 +31,10 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
+from avatar_operator.domain.coldstart import phases
 from avatar_operator.domain.devices import allocated, placement_of
+from avatar_operator.domain.eviction import marks
+from avatar_operator.domain.flow import STALLED, mark
 from avatar_operator.domain.names import (
     LABEL_GROUP,
     LABEL_MANAGED_BY,
@@ -36,17 +42,19 @@ from avatar_operator.domain.names import (
     MANAGER,
     claim_name,
 )
+from avatar_operator.domain.objects import mended
 from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.plan import wants_to_run
 from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
 from avatar_operator.domain.status import full
-from avatar_operator.domain.view import Activity, GpuHints, GroupKey, RuntimeView
+from avatar_operator.domain.view import Activity, GpuHints, GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
 from avatar_operator.kube.events import Recorder
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, SERVICES
 
 from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
+from .gate import Gate
 from .keys import PoolKey, group_of
 from .metrics import Metrics
 from .probe import RuntimeProbe
@@ -73,9 +81,18 @@ class Memory:
             self.pod_uid, self.runtime = pod.metadata.uid, RuntimeView()
             self.gpu = GpuHints(wrote=self.gpu.wrote, confirmed=self.gpu.confirmed)
 
+    def note(self, view: GroupView) -> GroupView:
+        """``view``, with what can be told only by one who has looked all the time: who was there, and left."""
+        used = view.now if any(m.counted_connections for m in view.members) else self.runtime.used_at
+        self.runtime = replace(self.runtime, known_since=self.runtime.known_since or view.now, used_at=used)
+        return replace(view, runtime=self.runtime)
+
 
 class Executor:
-    """One method for each action. Raises kube.errors.ApiError when the action should be retried."""
+    """One method for each action. Raises kube.errors.ApiError when the action should be retried.
+
+    Later when there was no room to ask a runtime: the plan is to be made again then.
+    """
 
     def __init__(
         self,
@@ -91,6 +108,7 @@ class Executor:
         self._store = store
         self._recorder = recorder
         self._probe = probe
+        self._gate = Gate(metrics.probes_deferred.inc)
         self._metrics = metrics
         self._quarantine_later = later
         self._namespaces = tuple(namespaces) or ("",)
@@ -105,6 +123,8 @@ class Executor:
         match action:
             case CreateClaim():
                 await self._create_claim(key, pool, memory, action)
+            case MendClaim():
+                await self._mend_claim(key, action)
             case ReleaseClaim(service):
                 await self._release_claim(key, service)
             case ConfirmPlacement():
@@ -124,28 +144,39 @@ class Executor:
                 await self._delete_pod(key, action)
             case SetOwners():
                 await self._set_owners(action)
+            case MarkInUse(pod, in_use):
+                labels, annotations = marks(in_use)
+                # The UID keeps it off a namesake made meanwhile; two operators may mark at once and both be right.
+                metadata = {"uid": pod.metadata.uid, "labels": labels, "annotations": annotations}
+                await self._patch_pod(pod, {"metadata": metadata})
+                log.debug("marked", extra={**_about(pod), "in_use": in_use})
             case PatchStatus():
-                await self._patch_status(action)
+                await self._patch_status(action, memory)
             case DeleteInstance():
                 await self._delete_instance(action)
-            case ProbeActivity(pod, port):
+            case ProbeActivity(pod) | ProbeReady(pod) | SetDraining(pod):
                 memory.about(pod)
-                activity = await self._probe.activity(_host(pod), port)
-                memory.runtime = replace(memory.runtime, activity=activity)
-                log.debug("probed", extra={**_about(pod), "sessions": activity.sessions, "error": activity.error})
-            case ProbeReady(pod, port, path):
-                memory.about(pod)
-                serves = await self._probe.serves(_host(pod), port, path)
-                now = datetime.now(UTC)
-                memory.runtime = replace(memory.runtime, asked_at=now, answered_at=now if serves else None)
-            case SetDraining(pod, port, draining):
-                memory.about(pod)
-                error = await self._probe.set_draining(_host(pod), port, draining=draining)
-                now = datetime.now(UTC)
-                # One that was not reached may take offers still: who uses it is unknown.
-                unknown = Activity(now, None, error=error) if error else None
-                memory.runtime = replace(memory.runtime, activity=unknown, draining=draining, told_at=now)
-                log.info("told the runtime", extra={**_about(pod), "draining": draining, "error": error})
+                with self._gate.enter(pod.spec.node_name):
+                    await self._ask(memory, action)
+
+    async def _ask(self, memory: Memory, action: ProbeActivity | ProbeReady | SetDraining) -> None:
+        """What the runtime answers goes into ``memory``."""
+        host, port = _host(action.pod), action.port
+        if isinstance(action, ProbeReady):
+            serves = await self._probe.serves(host, port, action.path)
+            now = datetime.now(UTC)
+            memory.runtime = replace(memory.runtime, asked_at=now, answered_at=now if serves else None)
+        elif isinstance(action, ProbeActivity):
+            seen = await self._probe.activity(host, port)
+            memory.runtime = replace(memory.runtime, activity=seen, frames=mark(memory.runtime.frames, seen))
+            log.debug("probed", extra={**_about(action.pod), "sessions": seen.sessions, "error": seen.error})
+        else:
+            error = await self._probe.set_draining(host, port, draining=action.draining)
+            now = datetime.now(UTC)
+            # One that was not reached may take offers still: who uses it is unknown.
+            unknown = Activity(now, None, error=error) if error else None
+            memory.runtime = replace(memory.runtime, activity=unknown, draining=action.draining, told_at=now)
+            log.info("told the runtime", extra={**_about(action.pod), "draining": action.draining, "error": error})
 
     # ---- claims ------------------------------------------------------------------------
 
@@ -157,26 +188,54 @@ class Executor:
             self._store.apply(made)
             log.info("claimed", extra={"namespace": key.namespace, "port": action.port, "group": key.id})
         except AlreadyExistsError:
-            await self._who_holds(key, pool, action.port)
+            await self._who_holds(key, pool, action)
         finally:
             self._store.unreserve(key, pool)
 
-    async def _who_holds(self, key: GroupKey, pool: PoolKey, port: int) -> None:
+    async def _who_holds(self, key: GroupKey, pool: PoolKey, action: CreateClaim) -> None:
         """A claim was there first: ours (a lost reply), another group's, or a stranger's."""
+        port = action.port
         try:
             raw = await self._client.get(SERVICES, key.namespace, claim_name(port))
         except NotFoundError:
             return
         found = msgspec.json.decode(raw, type=Service)
-        if found.metadata.labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in found.metadata.labels:
+        labels, name = found.metadata.labels, found.metadata.name
+        if labels.get(LABEL_MANAGED_BY) == MANAGER and LABEL_GROUP in labels:
             self._store.apply(found)
+            if found.metadata.labels[LABEL_GROUP] != key.id:
+                self._metrics.port_conflicts.labels(pool.namespace, pool.name).inc()
             return
-        self._set_aside(key, pool, port, f"Service {found.metadata.name} is not the operator's")
+        if labels.get(LABEL_GROUP) == key.id:
+            # Ours, and no longer among those that are watched: to the store it is gone until it is whole again.
+            await self._mend_claim(key, MendClaim(found, mended(found, action.body)))
+            return
+        self._set_aside(key, pool, port, f"Service {name} is not the operator's")
+        if await self._has_pod(key, key.namespace, name):
+            # It cannot go to another port, and asking at once again would be in vain.
+            text = f"Service {name} is not the operator's, and pod {name} serves on its port; delete or rename it"
+            raise ConflictError(409, "NameTaken", text)
 
     def _set_aside(self, key: GroupKey, pool: PoolKey, port: int, why: str) -> None:
         log.warning("port quarantined: %s", why, extra={"namespace": key.namespace, "port": port})
+        self._metrics.port_conflicts.labels(pool.namespace, pool.name).inc()
         self._store.quarantine(key.namespace, port)
         self._quarantine_later(pool, key.namespace, port, QUARANTINE_SECONDS)
+
+    async def _mend_claim(self, key: GroupKey, action: MendClaim) -> None:
+        meta = action.service.metadata
+        seen = {**action.change.get("metadata", {}), "resourceVersion": meta.resource_version}
+        try:
+            raw = await self._client.merge_patch(
+                SERVICES, meta.namespace, meta.name, {**action.change, "metadata": seen}
+            )
+            log.info("mended", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
+        except NotFoundError:
+            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
+            return
+        except ConflictError:
+            raw = await self._client.get(SERVICES, meta.namespace, meta.name)
+        self._store.apply(msgspec.json.decode(raw, type=Service))
 
     async def _release_claim(self, key: GroupKey, service: Service) -> None:
         meta = service.metadata
@@ -309,8 +368,11 @@ class Executor:
         return wanted
 
     async def _set_owners(self, action: SetOwners) -> None:
-        meta = action.pod.metadata
-        body = {"metadata": {"resourceVersion": meta.resource_version, "ownerReferences": action.owners}}
+        version = action.pod.metadata.resource_version
+        await self._patch_pod(action.pod, {"metadata": {"resourceVersion": version, "ownerReferences": action.owners}})
+
+    async def _patch_pod(self, pod: Pod, body: Json) -> None:
+        meta = pod.metadata
         try:
             raw = await self._client.merge_patch(PODS, meta.namespace, meta.name, body)
             self._store.apply(msgspec.json.decode(raw, type=Pod))
@@ -322,7 +384,7 @@ class Executor:
 
     # ---- instances ---------------------------------------------------------------------
 
-    async def _patch_status(self, action: PatchStatus) -> None:
+    async def _patch_status(self, action: PatchStatus, memory: Memory) -> None:
         meta = action.instance.metadata
         body: dict[str, object] = {"status": action.status}
         # The UID keeps a patch off a namesake created meanwhile.
@@ -337,11 +399,15 @@ class Executor:
             return
         self._store.apply(msgspec.json.decode(raw, type=Instance))
         self._tell(action)
+        self._measure(action, memory)
 
     def _tell(self, action: PatchStatus) -> None:
         meta = action.instance.metadata
         for event in action.events:
             self._recorder.record("AvatarInstance", meta, event)
+            if event.reason == STALLED and "phase" not in action.status:
+                # Not the pod's end by it, which pod_failures counts.
+                self._metrics.media_stalled.labels(meta.namespace, action.instance.spec.pool_ref).inc()
             log.info(
                 "%s: %s",
                 event.reason,
@@ -355,15 +421,20 @@ class Executor:
                     "gpu": action.instance.status.gpu.uuid if action.instance.status.gpu else None,
                 },
             )
-        self._measure(action)
 
-    def _measure(self, action: PatchStatus) -> None:
+    def _measure(self, action: PatchStatus, memory: Memory) -> None:
         old, new, meta = action.instance.status, action.status, action.instance.metadata
         pool = action.instance.spec.pool_ref
         first_ready = new.get("phase") == "Running" and old.ready_time is None
+        now = datetime.now(UTC)
         if first_ready and old.start_time is not None:
-            seconds = (datetime.now(UTC) - old.start_time).total_seconds()
+            seconds = (now - old.start_time).total_seconds()
             self._metrics.start_seconds.labels(meta.namespace, pool).observe(seconds)
+        pod = self._store.pod(meta.namespace, str(new.get("podName") or old.pod_name or ""))
+        if first_ready and pod is not None:
+            answered = memory.runtime.answered_at if memory.pod_uid == pod.metadata.uid else None
+            for phase, seconds in phases(action.instance, pod, answered, now).items():
+                self._metrics.start_phase_seconds.labels(meta.namespace, pool, phase).observe(seconds)
         if new.get("phase") == "Stopped":
             self._metrics.collected.labels(meta.namespace, pool, "Sleep", str(new.get("reason", old.reason))).inc()
 

@@ -47,6 +47,7 @@ def gpu_view(gpus: GpuIndex, view: GroupView, hints: GpuHints) -> GpuView:
         reported=found[2] if found else None,
         node=found[0] if found else "",
         podless_since=gpus.podless_since(meta.namespace, meta.name),
+        had_pod=gpus.had_pod(meta.namespace, meta.name),
         processes_gone=gpus.processes_gone(meta.namespace, meta.name),
         foreign_until=None if meta.uid == hints.wrote else gpus.foreign_until(meta.namespace, meta.name),
         confirmed=any(c.metadata.uid == hints.confirmed for c in view.claims),

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from avatar_operator.domain.devices import dra_problem
-from avatar_operator.domain.gpunode import GpuNode, GpuReport, Node, Reserved
+from avatar_operator.domain.gpunode import GpuNode, GpuReport, Node, Reserved, lost
 from avatar_operator.domain.ledger import Reservation, Room, account
 from avatar_operator.domain.placement import (
     Device,
@@ -188,6 +188,10 @@ class GpuIndex:
         """Since when no pod is behind the claim, as far as this process has seen; None = there is one."""
         return self._podless.get((namespace, name))
 
+    def had_pod(self, namespace: str, name: str) -> bool:
+        """Whether a pod was behind the claim, as far as this process has seen."""
+        return (namespace, name) in self._last_pod
+
     def foreign_until(self, namespace: str, name: str) -> datetime | None:
         """Until when a claim that another process wrote is left to it; None = nobody is behind it."""
         appeared = self._appeared.get((namespace, name))
@@ -274,14 +278,8 @@ class GpuIndex:
 
     def lost(self, uuid: str, node: str, now: datetime) -> str:
         """Why a pod on the GPU cannot go on there; empty = it can, as far as anybody knows."""
-        found = self._gpus.get(uuid)
-        if found is not None:
-            gpu = found[1]
-            return "" if gpu.healthy else f"GPU {gpu.index} of {found[0]}: {gpu.message or gpu.reason or 'unhealthy'}"
-        item = self._reports.get(node)
-        fresh = item is not None and item.stale_at is not None and now < item.stale_at
-        # A young report without it; a missing or an old report says nothing.
-        return f"{uuid} is no longer among the GPUs of {node}" if fresh and uuid.startswith(("GPU-", "MIG-")) else ""
+        where, report = self._gpus.get(uuid, (node, None))
+        return lost(uuid, where, report, self._reports.get(node), now)
 
     def unfit(self, uuid: str, pool: Pool) -> str:
         """Why no new pod of ``pool`` may go to the GPU, whatever its memory; empty = it may, or nobody reports it."""
@@ -300,6 +298,10 @@ class GpuIndex:
     def stale(self, uuid: str, now: datetime) -> bool:
         """Whether what is known of the GPU is too old to say what is free on it."""
         return uuid in self._gpus and self.room(uuid).stale(now)
+
+    def reports(self) -> list[GpuNode]:
+        """The newest report of every node."""
+        return list(self._reports.values())
 
     def node_of(self, name: str) -> GpuNode | None:
         """The GPUNode of that name."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from avatar_operator.kube.client import KubeClient
 
+from .forbidden import Forbidden
 from .reconciler import Reconciler
 from .resync import Resync
 
@@ -22,10 +23,16 @@ class Health:
     """Why the operator is not alive or not ready; an empty string = it is."""
 
     def __init__(
-        self, client: KubeClient, resync: Resync, reconciler: Reconciler, tasks_failed: Callable[[], str]
+        self,
+        client: KubeClient,
+        resync: Resync,
+        reconciler: Reconciler,
+        forbidden: Forbidden,
+        tasks_failed: Callable[[], str],
     ) -> None:
         self._client = client
         self._resync = resync
+        self._forbidden = forbidden
         self._reconciler = reconciler
         self._tasks_failed = tasks_failed
 
@@ -41,13 +48,17 @@ class Health:
         if dead := self.dead():
             return dead
         if self._resync.synced_at is None:
-            return "not synced with the API server yet"
+            why = f": {self._resync.problem}" if self._resync.problem else ""
+            return f"not synced with the API server yet{why}"
         if (silent := self._client.silent_for) > SILENT_SECONDS:
             # Nothing that a restart would cure: it knows what runs, and waits.
             return f"the API server has not answered for {silent:.0f} s"
+        if forbidden := self._forbidden.problem():
+            return forbidden
         age = time.monotonic() - self._resync.synced_at
         if age > STALE_PERIODS * self._resync.period + STALE_SECONDS:
-            return f"no successful resync for {age:.0f} s"
+            why = f": {self._resync.problem}" if self._resync.problem else ""
+            return f"no successful resync for {age:.0f} s{why}"
         if self._resync.missed:
             return f"the watch missed {self._resync.missed} changes before the last resync"
         return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from avatar_operator.domain.names import LABEL_GROUP, LABEL_POOL, LABEL_PORT, group_id
+from avatar_operator.domain import groups
 from avatar_operator.domain.resources import Instance, Meta
 from avatar_operator.domain.tts_view import TtsKey
 from avatar_operator.domain.view import GroupKey
@@ -51,14 +51,10 @@ def version_of(meta: Meta) -> int:
 
 def group_of(item: Instance) -> tuple[GroupKey, PoolKey]:
     """The group and the pool of an instance."""
-    spec, meta = item.spec, item.metadata
-    gid = group_id(spec.pool_ref, spec.avatar_name, meta.uid if spec.exclusive else "")
-    return GroupKey(meta.namespace, gid), PoolKey(meta.namespace, spec.pool_ref)
+    return groups.group_of(item), PoolKey(item.metadata.namespace, item.spec.pool_ref)
 
 
 def labelled(meta: Meta) -> tuple[GroupKey, PoolKey, int] | None:
     """Group, pool and port of a claim or a runtime pod; None for anything else."""
-    group, port = meta.labels.get(LABEL_GROUP), meta.labels.get(LABEL_PORT, "")
-    if not group or not port.isdigit():
-        return None
-    return GroupKey(meta.namespace, group), PoolKey(meta.namespace, meta.labels.get(LABEL_POOL, "")), int(port)
+    found = groups.labelled(meta)
+    return None if found is None else (found.group, PoolKey(meta.namespace, found.pool), found.port)

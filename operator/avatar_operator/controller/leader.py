@@ -118,16 +118,26 @@ class Leadership:
         if not self.held or self._seen is None:
             return
         self._renewed = None
-        body = {"metadata": {"resourceVersion": self._seen.record.version}, "spec": {"holderIdentity": ""}}
         try:
-            await asyncio.wait_for(
-                self._client.merge_patch(LEASES, self._namespace, self._name, body), self._timings.deadline
-            )
+            await asyncio.wait_for(self._give_up(self._seen), self._timings.deadline)
             log.info("released the lease")
         except (ApiError, TimeoutError) as error:
             log.warning("lease not released: %s", error)
 
     # ---- inside ------------------------------------------------------------------------
+
+    async def _give_up(self, seen: Sighting) -> None:
+        try:
+            await self._free(seen.record.version)
+        except ConflictError:
+            # A renewal was under way whose answer nobody waited for, or somebody put a label on it.
+            await self._look()
+            if self._seen is not None and self.leader == self.identity:
+                await self._free(self._seen.record.version)
+
+    async def _free(self, version: str) -> None:
+        body: Json = {"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": ""}}
+        await self._client.merge_patch(LEASES, self._namespace, self._name, body)
 
     async def _try(self) -> bool:
         """Read, and write our name where the rules allow; whether the lease is ours now."""

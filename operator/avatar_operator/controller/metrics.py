@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -9,6 +10,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from avatar_operator import __version__
+from avatar_operator.domain.findings import RULES
+from avatar_operator.domain.progress import EXHAUSTED
 from avatar_operator.domain.resources import Instance, Pod, Service
 
 from .keys import PoolKey
@@ -59,6 +62,20 @@ class Metrics:
             buckets=(0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 300),
             registry=registry,
         )
+        self.start_phase_seconds = Histogram(
+            "avatar_operator_start_phase_seconds",
+            "Parts of a cold start: queue (instance to pod), schedule, pull (to a running container), load (to the "
+            "runtime's first answer), ready (to the instance's status); in whole seconds of Kubernetes",
+            ["namespace", "pool", "phase"],
+            buckets=(0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 900),
+            registry=registry,
+        )
+        self.port_conflicts = Counter(
+            "avatar_operator_port_conflicts_total",
+            "Ports that turned out to be taken when they were claimed",
+            ["namespace", "pool"],
+            registry=registry,
+        )
         self.collected = Counter(
             "avatar_operator_collected_total",
             "Instances collected: idle, never claimed by anybody (Unclaimed), or at their maximum age",
@@ -72,6 +89,17 @@ class Metrics:
         )
         self.pod_failures = Counter(
             "avatar_operator_pod_failures_total", "Runtime pods given up on", ["reason"], registry=registry
+        )
+        self.probes_deferred = Counter(
+            "avatar_operator_probes_deferred_total",
+            "Questions to runtimes put off because enough were being asked at that moment",
+            registry=registry,
+        )
+        self.media_stalled = Counter(
+            "avatar_operator_media_stalled_total",
+            "Instances whose viewers were connected and got no video frames",
+            ["namespace", "pool"],
+            registry=registry,
         )
         self.placement_conflicts = Counter(
             "avatar_operator_placement_conflicts_total",
@@ -90,6 +118,21 @@ class Metrics:
         self.resync_time = Gauge(
             "avatar_operator_resync_timestamp_seconds", "When the last resync succeeded", registry=registry
         )
+        self.inconsistencies = Gauge(
+            "avatar_operator_inconsistencies",
+            "What the last audit found inconsistent, by kind (docs/audit.md)",
+            ["kind"],
+            registry=registry,
+        )
+        self.repairs = Counter(
+            "avatar_operator_repairs_total",
+            "Inconsistencies that were there at one audit and gone at the next",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in RULES:
+            self.inconsistencies.labels(kind).set(0)
+            self.repairs.labels(kind).inc(0)
         self.events_dropped = Counter(
             "avatar_operator_events_dropped_total", "Kubernetes Events that could not be posted", registry=registry
         )
@@ -128,21 +171,66 @@ class StoreCollector(Collector):
         queue = GaugeMetricFamily(
             "avatar_operator_queue_length", "Instances that wait for a port", labels=["namespace", "pool"]
         )
+        limit = GaugeMetricFamily(
+            "avatar_operator_instance_limit",
+            "Most instances that may have a port at once",
+            labels=["namespace", "pool"],
+        )
+        waiting = GaugeMetricFamily(
+            "avatar_operator_waiting_instances",
+            "Instances that wait for room, by what there is none of",
+            labels=["namespace", "pool", "reason"],
+        )
+        shared = GaugeMetricFamily(
+            "avatar_operator_shared_avatars", "Avatars with more than one connection", labels=["namespace", "pool"]
+        )
         for pool in self._store.pools():
             labels = [pool.metadata.namespace, pool.metadata.name]
             key = PoolKey(pool.metadata.namespace, pool.metadata.name)
             phases = dict.fromkeys(PHASES, 0)
-            counted = 0
+            reasons = dict.fromkeys(sorted(EXHAUSTED), 0)
+            avatars: Tally[str] = Tally()
             for member in self._store.members_of(key):
-                phases[member.status.phase or "Pending"] += 1
-                counted += member.counted_connections
+                phase = member.status.phase or "Pending"
+                phases[phase] += 1
+                avatars[member.spec.avatar_name] += member.counted_connections
+                if phase == "Pending" and member.status.reason in reasons:
+                    reasons[member.status.reason] += 1
             for phase, number in phases.items():
                 instances.add_metric([*labels, phase], number)
-            connections.add_metric(labels, counted)
+            for reason, number in reasons.items():
+                waiting.add_metric([*labels, reason], number)
+            connections.add_metric(labels, avatars.total())
+            shared.add_metric(labels, sum(count > 1 for count in avatars.values()))
+            limit.add_metric(labels, pool.spec.capacity)
             used.add_metric(labels, len(self._store.held(key)))
             total.add_metric(labels, pool.spec.ports.count)
             queue.add_metric(labels, len(self._store.waiting(key)))
         known = GaugeMetricFamily("avatar_operator_known_objects", "Objects in the store", labels=["kind"])
         for kind in (Instance, Pod, Service):
             known.add_metric([kind.__name__], self._store.count(kind))
-        return [instances, connections, used, total, queue, known, *families(self._store.tts)]
+        pools = [instances, limit, waiting, connections, shared, used, total, queue]
+        return [*pools, known, *self._gpus(), *families(self._store.tts)]
+
+    def _gpus(self) -> list[Metric]:
+        """What the operator makes of the agents' reports."""
+        stale = GaugeMetricFamily(
+            "avatar_operator_gpu_report_stale_timestamp_seconds",
+            "When the newest report of a node's agent stops counting, unless another comes",
+            labels=["node"],
+        )
+        reserved = GaugeMetricFamily(
+            "avatar_operator_gpu_pods_reserved_bytes",
+            "Memory that the operator keeps on a GPU for avatars and speech engines",
+            labels=["node", "UUID"],
+        )
+        for report in self._store.gpus.reports():
+            name = report.metadata.name
+            if report.stale_at is not None:
+                stale.add_metric([name], report.stale_at.timestamp())
+            kept = Tally({gpu.uuid: 0 for gpu in report.status.gpus})
+            for one in self._store.gpus.reserved_on(name):
+                kept[one.uuid] += one.mib
+            for uuid, mib in kept.items():
+                reserved.add_metric([name, uuid], float(mib << 20))
+        return [stale, reserved]

@@ -46,6 +46,8 @@ class RuntimeProbe:
                 float(idle) if isinstance(idle, (int, float)) else None,
                 draining=health.get("status") == "draining",
                 gpus=_gpus(health),
+                frames=_count(health, "frames"),
+                viewers=_count(health, "viewers") or 0,
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Activity(datetime.now(UTC), None, error=f"{base}/health: {type(error).__name__} {error}".strip())
@@ -109,3 +111,9 @@ def _gpus(health: dict[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(seen, list) or not all(isinstance(uuid, str) for uuid in seen):
         return None
     return tuple(seen)
+
+
+def _count(health: dict[str, Any], name: str) -> int | None:
+    """A number that the runtime tells; None when it does not."""
+    found = health.get(name)
+    return found if isinstance(found, int) and found >= 0 else None

@@ -19,7 +19,9 @@ from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError, NotFoundError
 from avatar_operator.kube.kinds import AVATARS, GPUNODES, POOLS
 
+from .budgets import Budgets
 from .executor import Executor, Memory
+from .gate import Later
 from .keys import AvatarKey, GpuNodeKey, Key, PoolKey
 from .leader import Alone, Leadership
 from .metrics import Metrics
@@ -48,6 +50,7 @@ class Reconciler:
         metrics: Metrics,
         leadership: Leadership | Alone,
         speech: TtsWorker,
+        budgets: Budgets,
     ) -> None:
         self._queue = queue
         self._store = store
@@ -56,6 +59,7 @@ class Reconciler:
         self._metrics = metrics
         self._leadership = leadership
         self._speech = speech
+        self._budgets = budgets
         self._memory: dict[GroupKey, Memory] = {}
         self._busy_since: dict[Key, float] = {}
         # Whether the store is being filled for the first time.
@@ -93,6 +97,9 @@ class Reconciler:
             try:
                 await self._reconcile(key)
                 self._queue.forget(key)
+            except Later as full:
+                self._queue.forget(key)
+                self._queue.add_after(key, full.seconds)
             except ApiError as error:
                 delay = self._queue.retry(key, error.retry_after)
                 self._metrics.reconcile_errors.labels(error.reason).inc()
@@ -143,7 +150,7 @@ class Reconciler:
                 memory.about(_served(live, memory))
                 if memory.pod_uid != before:
                     continue
-            result = plan(view)
+            result = plan(memory.note(view))
             if not result.actions:
                 if result.wake is not None:
                     self._queue.add_after(key, (result.wake - datetime.now(UTC)).total_seconds())
@@ -154,9 +161,10 @@ class Reconciler:
             outcomes = await asyncio.gather(
                 *(self._executor.run(key, pool, memory, action) for action in result.actions), return_exceptions=True
             )
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
+            failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            if failed:
+                # What went wrong before what had to wait.
+                raise min(failed, key=lambda error: isinstance(error, Later))
         log.warning("plan did not settle", extra={"namespace": key.namespace, "group": key.id})
         self._queue.add_after(key, 1.0)
 
@@ -167,7 +175,10 @@ class Reconciler:
         for group in waiting:
             self._queue.add(group, low=True)
         if pool is None:
+            self._budgets.forget(key)
             return
+        if pool.metadata.deletion_timestamp is None:
+            self._queue.add_after(key, await self._budgets.keep(key, pool))
         others = [p for p in self._store.pools(key.namespace) if p.metadata.name != key.name]
         change = pool_patch(
             pool,

@@ -60,11 +60,17 @@ class Resync:
         self.period = period
         self.synced_at: float | None = None
         self.missed = 0
+        # Why the last LIST failed; empty = it did not.
+        self.problem = ""
 
     async def load(self) -> None:
         """The first LIST of everything: the store is whole when this returns."""
         for what, namespace in self._lists:
-            items, _ = await self._client.list_pages(what.resource, namespace, what.selector)
+            try:
+                items, _ = await self._client.list_pages(what.resource, namespace, what.selector)
+            except ApiError as error:
+                self.problem = str(error)
+                raise
             for item in items:
                 self.take(what.resource, what.kind, item)
         self._store.gpus.loading = False
@@ -84,6 +90,7 @@ class Resync:
                 if missed:
                     delay = min(delay, SOON_SECONDS)
             except ApiError as error:
+                self.problem = str(error)
                 delay = min(delay, AGAIN_SECONDS * jitter, SOON_SECONDS * 2.0 ** min(failures, 10))
                 failures += 1
                 log.warning("resync: %s; again in %.1f s", error, delay)
@@ -144,5 +151,6 @@ class Resync:
 
     def _done(self, missed: int) -> None:
         self.missed = missed
+        self.problem = ""
         self.synced_at = time.monotonic()
         self._metrics.resync_time.set_to_current_time()

@@ -23,7 +23,10 @@ from avatar_operator.kube.events import Recorder
 from avatar_operator.process import http
 
 from . import watch
+from .auditor import Auditor
+from .budgets import Budgets
 from .executor import Executor
+from .forbidden import Forbidden
 from .gpus import GpuIndex
 from .health import Health
 from .keys import Key, PoolKey
@@ -65,6 +68,22 @@ class Options:
     lease: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What runs for as long as the process does."""
+
+    client: KubeClient
+    login: kopf.AiohttpSession
+    store: Store
+    metrics: Metrics
+    reconciler: Reconciler
+    recorder: Recorder
+    resync: Resync
+    auditor: Auditor
+    forbidden: Forbidden
+    leadership: Leadership | Alone
+
+
 async def run(options: Options) -> None:
     """Run until SIGTERM or SIGINT; raises when a part fails that a restart may cure."""
     found = credentials.find(options.kubeconfig)
@@ -92,14 +111,17 @@ async def run(options: Options) -> None:
         leadership = _leadership(options.lease, client)
         metrics.leader.set_function(lambda: float(leadership.held))
         speech = TtsWorker(client, store, recorder, metrics, options.namespaces)
-        reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech)
+        reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech, Budgets(client, recorder))
         what = watched(nodes=options.nodes)
+        auditor = Auditor(store, reconciler.changed, recorder, metrics, leadership, options.resync)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.
-        watching = credentials.open_session(found, f"avatar-operator/{__version__}", session)
+        forbidden = Forbidden()
+        watching = credentials.open_session(found, f"avatar-operator/{__version__}", session, forbidden.trace())
         login = kopf.AiohttpSession(server=found.server, aiohttp_session=watching)
         try:
-            await _run_parts(options, client, login, store, metrics, reconciler, recorder, resync, leadership)
+            parts = _Parts(client, login, store, metrics, reconciler, recorder, resync, auditor, forbidden, leadership)
+            await _run_parts(options, parts)
         finally:
             await leadership.release()
 
@@ -113,17 +135,7 @@ def _leadership(lease: str, client: KubeClient) -> Leadership | Alone:
     return Leadership(client, namespace, name, f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
 
 
-async def _run_parts(
-    options: Options,
-    client: KubeClient,
-    login: kopf.AiohttpSession,
-    store: Store,
-    metrics: Metrics,
-    reconciler: Reconciler,
-    recorder: Recorder,
-    resync: Resync,
-    leadership: Leadership | Alone,
-) -> None:
+async def _run_parts(options: Options, parts: _Parts) -> None:
     stop, watching = asyncio.Event(), asyncio.Event()
     _take_signals(stop)
     tasks: list[asyncio.Task[None]] = []
@@ -132,30 +144,40 @@ async def _run_parts(
         return next((f"{t.get_name()} has ended" for t in tasks if t.done() and not stop.is_set()), "")
 
     try:
-        runner = await http.serve(options.listen, metrics.registry, Health(client, resync, reconciler, failed))
+        health = Health(parts.client, parts.resync, parts.reconciler, parts.forbidden, failed)
+        runner = await http.serve(options.listen, parts.metrics.registry, health)
     except OSError as error:
         raise OperatorError(f"cannot listen on {options.listen} (--listen): {error}") from error
     try:
-        if not await _load(resync, stop):
+        if not await _load(parts.resync, stop):
             return
-        reconciler.loading = False
-        parts = {
-            "resync": resync.run(),
-            "events": recorder.run(),
-            "streams": _until_closed(login.aiohttp_session),
-            **{f"worker-{n}": reconciler.work() for n in range(WORKERS)},
-            "lease": leadership.run(),
+        parts.reconciler.loading = False
+        streams = watch.run(
+            watched(nodes=options.nodes),
+            parts.store,
+            parts.resync,
+            parts.metrics,
+            parts.login,
+            options.namespaces,
+            watching,
+        )
+        running = {
+            "resync": parts.resync.run(),
+            "events": parts.recorder.run(),
+            # Before the workers: its first look is at what they find.
+            "audit": parts.auditor.run(),
+            "streams": _until_closed(parts.login.aiohttp_session),
+            **{f"worker-{n}": parts.reconciler.work() for n in range(WORKERS)},
+            "lease": parts.leadership.run(),
             # The last one: kopf cancels, when it ends, every task that was started after it.
-            "watch": watch.run(
-                watched(nodes=options.nodes), store, resync, metrics, login, options.namespaces, watching
-            ),
+            "watch": streams,
         }
-        tasks += [asyncio.create_task(part, name=name) for name, part in parts.items()]
+        tasks += [asyncio.create_task(part, name=name) for name, part in running.items()]
         flags = [asyncio.create_task(flag.wait()) for flag in (watching, stop)]
         await asyncio.wait([*tasks, *flags], return_when=asyncio.FIRST_COMPLETED)
         # kopf has taken the signals over by now, and would take 5 s to end by them.
         _take_signals(stop)
-        log.info("running", extra={"version": __version__, "server": login.server, "pid": os.getpid()})
+        log.info("running", extra={"version": __version__, "server": parts.login.server, "pid": os.getpid()})
         await asyncio.wait([*tasks, flags[1]], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             # A signal that kopf got ends it without an error.

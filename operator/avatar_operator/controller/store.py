@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from avatar_operator.domain.devices import placement_of
 from avatar_operator.domain.estimate import learn, need
+from avatar_operator.domain.findings import Picture
 from avatar_operator.domain.gpunode import GpuNode, Node
 from avatar_operator.domain.ledger import Reservation
 from avatar_operator.domain.names import (
@@ -22,6 +23,7 @@ from avatar_operator.domain.names import (
     claim_name,
     tts_name,
 )
+from avatar_operator.domain.nodeloss import lost, set_aside
 from avatar_operator.domain.placement import Placement, Refusal
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.ports import Admission, admit
@@ -30,7 +32,7 @@ from avatar_operator.domain.summaries import PoolGpus
 from avatar_operator.domain.tts import Deployment, TtsEngine
 from avatar_operator.domain.tts_view import EngineView, TtsHints, TtsKey
 from avatar_operator.domain.view import GpuHints, GroupKey, GroupView, RuntimeView
-from avatar_operator.kube.kinds import AnyObject
+from avatar_operator.kube.kinds import AnyObject, K
 
 from .gpu_view import gpu_view
 from .gpus import GpuIndex
@@ -154,6 +156,23 @@ class Store:
         """Metadata of everything known of a kind, for comparison with a LIST."""
         return {key: item.metadata for key, item in self._objects[kind].items()}
 
+    def picture(self, now: datetime) -> Picture:
+        """Everything as it is known at ``now``, for the audit."""
+        return Picture(
+            now,
+            self._all(Instance),
+            self._all(Pool),
+            self._all(Avatar),
+            self._all(Pod),
+            self._all(Service),
+            self._all(TtsEngine),
+            self._all(Deployment),
+            None if self.gpus.blind else self._all(GpuNode),
+        )
+
+    def _all(self, kind: type[K]) -> tuple[K, ...]:
+        return tuple(item for item in self._objects[kind].values() if isinstance(item, kind))
+
     # ---- ports -----------------------------------------------------------------------
 
     def reserve(self, group: GroupKey, pool: PoolKey, port: int, placement: Placement | None = None) -> None:
@@ -208,6 +227,8 @@ class Store:
             rejection,
             gpu_view(self.gpus, bare, hints),
             self.tts.engines(key.namespace),
+            bare.lost,
+            bare.stranded,
         )
 
     def engine_view(self, key: TtsKey, now: datetime, hints: TtsHints) -> EngineView:
@@ -276,6 +297,11 @@ class Store:
         found = self._objects[Instance].get((namespace, name))
         return found if isinstance(found, Instance) else None
 
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        """The Pod, if it is known."""
+        found = self._objects[Pod].get((namespace, name))
+        return found if isinstance(found, Pod) else None
+
     def count(self, kind: type[AnyObject]) -> int:
         """How many objects of a kind are known."""
         return len(self._objects[kind])
@@ -329,7 +355,7 @@ class Store:
         avatar = None
         if members:
             avatar = next(iter(self.avatars(AvatarKey(key.namespace, members[0].spec.avatar_name))), None)
-        return GroupView(
+        view = GroupView(
             key,
             now,
             tuple(m for m in members if m.metadata.deletion_timestamp is None),
@@ -338,6 +364,13 @@ class Store:
             tuple(group.claims.values()),
             tuple(group.pods.values()),
         )
+        lost_pods = {p.metadata.uid: why for p in view.pods if (why := self._lost_node(p))}
+        return set_aside(view, lost_pods) if lost_pods else view
+
+    def _lost_node(self, pod: Pod) -> str:
+        """Why the pod's node counts as lost; empty = it does not, or nobody may read nodes."""
+        node = self._objects[Node].get(("", pod.spec.node_name))
+        return lost(node) if isinstance(node, Node) else ""
 
     def _place(self, key: GroupKey, now: datetime | None = None) -> None:
         """Keep the queue in step with whether the group waits for a port."""
@@ -456,8 +489,7 @@ class Store:
                     for pod in gpu.pods:
                         self._used(pod.uid)
             case Node():
-                if self.gpus.take_node(item):
-                    self._wake_for_gpus()
+                self._take_node(item)
 
     def _unlink(self, item: AnyObject) -> None:
         match item:
@@ -506,6 +538,15 @@ class Store:
                 self._moved_gpus(item.metadata.name, self.gpus.drop_report(item.metadata.name))
             case Node():
                 self.gpus.drop_node(item.metadata.name)
+
+    def _take_node(self, node: Node) -> None:
+        """Where it came or changed, which is rare, those that wait and those that have a pod on it are planned."""
+        if not self.gpus.take_node(node):
+            return
+        self._wake_for_gpus()
+        name = node.metadata.name
+        pods = (p for p in self._objects[Pod].values() if isinstance(p, Pod) and p.spec.node_name == name)
+        self._touch_all({found[0] for p in pods if (found := labelled(p.metadata)) is not None})
 
     def _reserve_gpu(
         self, source: str, namespace: str, name: str, placement: Placement, pod: Pod | None = None
@@ -629,8 +670,10 @@ def _moved(known: AnyObject, item: AnyObject) -> bool:
     if isinstance(known, Avatar) and isinstance(item, Avatar):
         return known.spec.avatar_name != item.spec.avatar_name
     if isinstance(item, (Pod, Service)):
-        return (known.metadata.labels, placement_of(known.metadata)) != (
-            item.metadata.labels,
-            placement_of(item.metadata),
-        )
+        return _place_of(known.metadata) != _place_of(item.metadata)
     return False
+
+
+def _place_of(meta: Meta) -> tuple[object, ...]:
+    """Where the indexes have a pod or a claim; labels that say nothing of that, as its use, may change."""
+    return labelled(meta), engine_of(meta), placement_of(meta)

@@ -33,6 +33,14 @@ class CreateClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class MendClaim:
+    """Merge-PATCH a claim that somebody changed, if it is still as the plan saw it."""
+
+    service: Service
+    change: Json
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseClaim:
     """DELETE a claim, with its UID as a precondition."""
 
@@ -101,6 +109,14 @@ class SetOwners:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkInUse:
+    """PATCH the label and the annotation by which a pod may be evicted, or not."""
+
+    pod: Pod
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PatchStatus:
     """Merge-PATCH the status of an instance.
 
@@ -151,6 +167,7 @@ class SetDraining:
 
 Action = (
     CreateClaim
+    | MendClaim
     | ReleaseClaim
     | ConfirmPlacement
     | CreateDeviceClaim
@@ -159,6 +176,7 @@ Action = (
     | CreatePod
     | DeletePod
     | SetOwners
+    | MarkInUse
     | PatchStatus
     | DeleteInstance
     | ProbeActivity

@@ -13,7 +13,7 @@ from .assigned import released
 from .clock import floor
 from .idle import Clock
 from .resources import LastTermination
-from .serving import WHY_DRAINING, Case, age_limit, group_timeout, outdated, say_running
+from .serving import WHY_DRAINING, Case, age_limit, awaited, group_timeout, outdated, say_running
 from .settings import resolve
 from .status import ASLEEP, NO_POD, Desired, say
 
@@ -22,7 +22,8 @@ def drain(case: Case, result: Plan) -> None:
     """Refuse offers, look a second time, then collect or call it off."""
     runtime, reason = case.view.runtime, case.server.status.reason
     patient = reason == "MaxAge"
-    if reason not in WHY_DRAINING or (patient and not _is_too_old(case)) or (case.counted and not patient):
+    used = case.counted or (reason in ("Idle", "Unclaimed") and awaited(case))
+    if reason not in WHY_DRAINING or (patient and not _is_too_old(case)) or (used and not patient):
         _call_off(case, result)
         return
     if runtime.draining is not True or runtime.told_at is None or (patient and _forgot(case)):
@@ -110,8 +111,8 @@ def is_replaced(case: Case) -> bool:
 def _replace(case: Case, result: Plan) -> None:
     """Roll a pod that nobody uses; the claim stays.
 
-    Said by compare-and-swap before the pod is deleted: a client that is counted in this very moment wins, one that
-    is counted later reads that it has to wait for the new pod.
+    Said by compare-and-swap before the pod is deleted (see is_replaced): a client that is counted in this very moment
+    wins, one that is counted later reads that it has to wait for the new pod.
     """
     reason = case.server.status.reason
     message = f"replacing the pod: {WHY_DRAINING[reason]}"

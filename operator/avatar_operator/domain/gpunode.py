@@ -123,6 +123,25 @@ class GpuNode(Model, frozen=True):
         return last and last + timedelta(seconds=STALE_HEARTBEATS * self.status.heartbeat_seconds)
 
 
+def lost(uuid: str, where: str, report: GpuReport | None, node: GpuNode | None, now: datetime) -> str:
+    """Why a pod on the GPU ``uuid`` cannot go on there; empty = it can, as far as anybody knows.
+
+    ``report`` is the newest one of the GPU, from the node ``where``; without one, ``node`` is the
+    GPUNode of the node that it was on.
+    """
+    if report is not None:
+        why = report.message or report.reason or "unhealthy"
+        return "" if report.healthy else f"GPU {report.index} of {where}: {why}"
+    fresh = node is not None and node.stale_at is not None and now < node.stale_at
+    # A young report without it; a missing or an old report says nothing.
+    return f"{uuid} is no longer among the GPUs of {where}" if fresh and is_gpu(uuid) else ""
+
+
+def is_gpu(uuid: str) -> bool:
+    """Whether it is a UUID by which NVML knows a GPU; a pool may name them otherwise where nobody reports them."""
+    return uuid.startswith(("GPU-", "MIG-"))
+
+
 class Taint(Model, frozen=True):
     """spec.taints[] of a Node."""
 

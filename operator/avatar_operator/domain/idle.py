@@ -50,10 +50,12 @@ def look(
     beat: int,
     ask_runtime: bool,
     claim_timeout: int | None = None,
+    asked: datetime | None = None,
 ) -> Clock:
     """Say where the idle clock stands at ``now``.
 
     ``counted``: connections counted in status over the whole group.
+    ``asked``: when the youngest sharer was created.
     ``timeout``: seconds of idleness before collection, 0 = never.
     ``claim_timeout``: the same while nobody has connected yet; None = ``timeout``.
     ``beat``: seconds between looks at a runtime that only it knows to be in use.
@@ -73,7 +75,18 @@ def look(
         clock = _not_running(status, activity, now, limit, beat)
     else:
         clock = _running(status, _revised(status.idle_deadline, now, limit), activity, now, limit, beat)
-    return replace(clock, unclaimed=unclaimed)
+    clock = replace(clock, unclaimed=unclaimed)
+    ends = patience_ends(asked, timeout, claim_timeout)
+    if ends is None or ends <= now or clock.deadline is None or clock.deadline > now:
+        return clock
+    # Only now: a deadline that moved with each newcomer would cost each a write more.
+    return replace(clock, deadline=ends, probe=False, collect=False, next_look=ends)
+
+
+def patience_ends(asked: datetime | None, timeout: int, claim_timeout: int | None) -> datetime | None:
+    """Until when somebody who asked for the instance is waited for; times of creation are cut to whole seconds."""
+    seconds = timeout if claim_timeout is None else claim_timeout
+    return asked + timedelta(seconds=seconds + 1) if asked is not None else None
 
 
 def _by_status(status: InstanceStatus, now: datetime, timeout: int) -> Clock:

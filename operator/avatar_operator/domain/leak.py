@@ -4,6 +4,8 @@ The old manager's counts only drifted upwards. Here the runtime is asked now
 and then while a count stands; one that it has contradicted for the pool's
 idle.connectionLeakSeconds is corrected, with an event. Since when it does is
 kept in the condition CountConfirmed, so that a restart does not forget it.
+Whoever connects has that time, too, and so has everybody after a new pod is
+ready: both begin it anew.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .idle import FRESH_SECONDS
-from .resources import InstanceStatus
+from .resources import Condition, InstanceStatus
 from .view import Activity
 
 CONDITION = "CountConfirmed"
@@ -36,7 +38,8 @@ def look(
     ``beat``: seconds between questions; ``patience``: seconds of contradiction
     after which the count is wrong.
     """
-    since = _contradicted_since(status)
+    doubt = _doubt(status)
+    since = doubt.last_transition_time if doubt is not None else None
     confirmed = (CONDITION, "True", "Confirmed", "") if since is not None else None
     if counted == 0:
         return Leak(confirmed)
@@ -49,10 +52,13 @@ def look(
         return Leak(next_look=next_look)
     if activity.sessions > 0:
         return Leak(confirmed, next_look=next_look)
-    if since is None:
-        message = f"{counted} connections are counted, and the runtime has no session"
+    message = f"{counted} connections are counted, and the runtime has no session"
+    if doubt is None or since is None:
         return Leak((CONDITION, "False", "NoSession", message), next_look=next_look)
-    due = since + timedelta(seconds=patience)
+    if doubt.message != message:
+        # Another count than the one in doubt. A condition's time moves only with its status: the next look sets it.
+        return Leak((CONDITION, "Unknown", "Recounted", message), next_look=now)
+    due = max(since, status.ready_time or since) + timedelta(seconds=patience)
     if now < due:
         return Leak(next_look=min(next_look, due))
     if activity.at < due or now - activity.at > timedelta(seconds=FRESH_SECONDS):
@@ -60,8 +66,6 @@ def look(
     return Leak(correct=True)
 
 
-def _contradicted_since(status: InstanceStatus) -> datetime | None:
-    for condition in status.conditions:
-        if condition.type == CONDITION and condition.status == "False":
-            return condition.last_transition_time
-    return None
+def _doubt(status: InstanceStatus) -> Condition | None:
+    """The condition by which a count is in doubt, or None while it is not."""
+    return next((c for c in status.conditions if c.type == CONDITION and c.status == "False"), None)

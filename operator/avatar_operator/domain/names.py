@@ -26,6 +26,9 @@ ANNOTATION_AVATAR = f"{GROUP}/avatar-name"
 ANNOTATION_TEMPLATE = f"{GROUP}/template"
 LABEL_TTS = f"{GROUP}/tts-engine"
 ANNOTATION_TTS = f"{GROUP}/tts-engine"
+# Whether a pod may be evicted: for the pool's disruption budget, and for the cluster autoscaler.
+LABEL_IN_USE = f"{GROUP}/in-use"
+ANNOTATION_SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 
 RUNTIME_CONTAINER = "runtime"
 # What belongs to avatars and to speech engines: both reserve GPUs.
@@ -40,6 +43,11 @@ def claim_name(port: int) -> str:
     Service and one Pod have it (design §4, Port claim).
     """
     return f"avatar-{port}"
+
+
+def budget_name(pool: str) -> str:
+    """Name of the PodDisruptionBudget of an AvatarPool."""
+    return f"avatars-in-use-{pool}"
 
 
 def tts_name(engine: str) -> str:

@@ -6,10 +6,12 @@ import hashlib
 import json
 from typing import Any
 
-from . import devices, names
+import msgspec
+
+from . import devices, eviction, names
 from .actions import Json
 from .placement import Placement
-from .resources import Instance, Pool, Probes, Runtime
+from .resources import Instance, Pod, Pool, Probes, Runtime, Service, ServiceSpec
 from .settings import Settings
 
 # The kubelet waits this much longer than the runtime drains before it kills.
@@ -78,6 +80,59 @@ def service(instance: Instance, group: str, port: int, placement: Placement | No
     }
 
 
+# What the operator says in a claim's metadata; anything else there is somebody else's and stays.
+_CLAIM_LABELS = (
+    names.LABEL_MANAGED_BY,
+    names.LABEL_COMPONENT,
+    names.LABEL_POOL,
+    names.LABEL_GROUP,
+    names.LABEL_PORT,
+    names.LABEL_GPU,
+)
+_CLAIM_ANNOTATIONS = (
+    names.ANNOTATION_AVATAR,
+    names.ANNOTATION_GPU_MIB,
+    names.ANNOTATION_GPU_NODE,
+    names.ANNOTATION_GPU_INDEX,
+)
+
+
+def mended(claim: Service, wanted: Json) -> Json:
+    """The merge patch that makes ``claim`` say what ``wanted``, the body of ``service()``, says; empty = it does."""
+    meta = wanted["metadata"]
+    change: Json = {}
+    for part, keys, have in (
+        ("labels", _CLAIM_LABELS, claim.metadata.labels),
+        ("annotations", _CLAIM_ANNOTATIONS, claim.metadata.annotations),
+    ):
+        wrong = {key: meta[part].get(key) for key in keys if have.get(key) != meta[part].get(key)}
+        if wrong:
+            change.setdefault("metadata", {})[part] = wrong
+    if spec := led_back(claim.spec, wanted["spec"]):
+        change["spec"] = spec
+    return change
+
+
+def led_back(spec: ServiceSpec, wanted: Json) -> Json:
+    """The merge patch of a Service's spec that leads it where ``wanted`` does; empty = it does."""
+    if spec == msgspec.convert(wanted, ServiceSpec):
+        return {}
+    strange = dict.fromkeys(spec.selector.keys() - wanted["selector"].keys())
+    return {**wanted, "selector": {**wanted["selector"], **strange}}
+
+
+def claim_of(server: Instance, group: str, claim: Service | None, pod: Pod) -> Json:
+    """The claim that belongs to ``pod``, as it should be; ``claim`` is what there is of it.
+
+    The pod is where it is: a claim that names another GPU is wrong. Where others choose the GPU, what the
+    claim knows of it is as good as what the pod knows.
+    """
+    placement, held = devices.placement_of(pod.metadata), devices.placement_of(claim.metadata) if claim else None
+    if placement is not None and held is not None and not placement.uuid and not held.uuid:
+        placement = held
+    return service(server, group, int(pod.metadata.labels[names.LABEL_PORT]), placement)
+
+
 def pod(
     pool: Pool,
     members: list[Instance],
@@ -96,6 +151,8 @@ def pod(
     # Not from the equipped spec: a pod is not outdated because another GPU would be chosen now.
     made_from = [spec, devices.template(pool.spec.gpu)]
     template = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+    # Nobody evicts a pod that has just been asked for.
+    protected, unsafe = eviction.marks(in_use=True)
     body: Json = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -103,9 +160,10 @@ def pod(
             "name": names.claim_name(port),
             "namespace": server.metadata.namespace,
             # The pool's labels come first: they cannot replace what selects the pod.
-            "labels": {**runtime.pod_labels, **labels(server.spec.pool_ref, group, port)},
+            "labels": {**runtime.pod_labels, **labels(server.spec.pool_ref, group, port), **protected},
             "annotations": {
                 **runtime.pod_annotations,
+                **unsafe,
                 names.ANNOTATION_AVATAR: settings.avatar_name,
                 names.ANNOTATION_TEMPLATE: template,
                 names.ANNOTATION_TTS: settings.tts.name,

@@ -3,6 +3,9 @@
 Level-triggered: the plan follows from the view alone, whatever happened
 before. It is called again after each of its actions has changed something,
 until it asks for nothing more.
+
+One live pod serves a group. The exception are pods on lost nodes, which may
+run on and cannot be ended: nodeloss says when the group starts anew beside them.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from .actions import (
     PatchStatus,
     Plan,
 )
+from .nodeloss import tell
 from .resources import Instance
 from .running import one_pod, run
 from .sessions import Roll, lapse, next_lapse
@@ -54,6 +58,8 @@ def plan(view: GroupView) -> Plan:
         return result
     live = [p for p in view.pods if p.metadata.deletion_timestamp is None]
     wanting = [m for m in view.members if wants_to_run(m)]
+    if wanting and tell(view, wanting[0], result):
+        return result
     if view.pool is None and live and wanting:
         # Its pool was deleted under a running instance: nobody is thrown out for that.
         return result

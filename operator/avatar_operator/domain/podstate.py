@@ -1,8 +1,4 @@
-"""What a Pod's status means for an instance: one table for every way a pod can be.
-
-Sources: the failure lists in research (Agones #1028, #2683, #4188; kubespawner
-#223, #714): evicted, OutOf…, NodeLost, Completed, image errors, crash loops.
-"""
+"""What a Pod's status means for an instance: every way a pod can be. How it can end is the table of ``podends``."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from .names import RUNTIME_CONTAINER
+from .podends import PodEnd, end_of
 from .resources import ContainerStatus, Pod
 
 # Exit status of a runtime whose configuration no restart can cure (sysexits.h EX_CONFIG).
@@ -60,6 +57,11 @@ class Subject:
     noun: str = "runtime"
     image_fields: str = "spec.runtime.image and imagePullSecrets of the AvatarPool"
     config_reason: str = "RuntimeConfigError"
+    where: str = "spec.runtime of the AvatarPool"
+
+    def say(self, text: str) -> str:
+        """A sentence of the table of pod ends, about this one."""
+        return text.format(noun=self.noun, where=self.where, image=self.image_fields)
 
 
 RUNTIME = Subject()
@@ -80,7 +82,7 @@ def classify(
         return _ended(pod, of)
     container = _container(pod, of)
     if container is None:
-        return _unscheduled(pod, now, startup_timeout)
+        return _unscheduled(pod, now, startup_timeout, of)
     broken = _broken(container, failures, of)
     if broken is not None:
         return broken
@@ -100,48 +102,63 @@ def _container(pod: Pod, of: Subject) -> ContainerStatus | None:
 def _ended(pod: Pod, of: Subject) -> PodState:
     container = _container(pod, of)
     ended = container.state.terminated if container else None
+    code = ended.exit_code if ended else None
     if pod.status.phase == "Succeeded":
-        return PodState(
-            PodPhase.FAILED,
-            "Completed",
-            f"the {of.noun} ended by itself with exit code 0; it should serve for ever",
-        )
-    reason = pod.status.reason or (ended.reason if ended and ended.reason else "PodFailed")
-    message = pod.status.message or (ended.message if ended else "") or f"pod {pod.metadata.name} failed"
-    return PodState(PodPhase.FAILED, reason, message.strip(), ended.exit_code if ended else None)
+        end, tail = end_of("Completed"), _tail(ended.message) if ended else ""
+        return ended_by(end, of, f"{of.say(end.meaning)}: {tail}" if tail else "", code)
+    said = pod.status.reason or (ended.reason if ended else "")
+    disrupted = disruption(pod)
+    end = disrupted if disrupted is not None and not pod.status.reason else end_of(said)
+    words = (pod.status.message or (ended.message if ended else "")).strip()
+    if end.reason == "PodFailed":
+        words = ": ".join(part for part in (said, words) if part) or f"pod {pod.metadata.name} failed"
+    return ended_by(end, of, words, code)
+
+
+def disruption(pod: Pod) -> PodEnd | None:
+    """Who ends a pod from outside (a drain, the scheduler, a taint), if Kubernetes says so."""
+    target = pod.condition("DisruptionTarget")
+    if target is None or target.status != "True" or target.reason == "TerminationByKubelet":
+        # The kubelet's own reason stands in the status.
+        return None
+    return end_of(target.reason)
+
+
+def ended_by(end: PodEnd, of: Subject = RUNTIME, words: str = "", exit_code: int | None = None) -> PodState:
+    """A pod that ended so. The message: what was said of it, or what it means; then what helps."""
+    said = (_tail(words) or of.say(end.meaning)).rstrip(".")
+    return PodState(PodPhase.FAILED, end.reason, f"{said}; {of.say(end.remedy)}", exit_code)
 
 
 def _broken(container: ContainerStatus, failures: int, of: Subject) -> PodState | None:
     waiting, ended = container.state.waiting, container.state.terminated
     last = ended or container.last_state.terminated
     if waiting and waiting.reason in _PULL_ERRORS:
-        return PodState(
-            PodPhase.FAILED,
-            "ImagePullFailed",
-            f"{waiting.message or waiting.reason}; check {of.image_fields}",
-        )
+        return ended_by(end_of(waiting.reason), of, waiting.message or waiting.reason)
     if waiting and waiting.reason in _CONFIG_ERRORS:
-        return PodState(PodPhase.FAILED, waiting.reason, waiting.message or waiting.reason)
+        return ended_by(end_of(waiting.reason), of, waiting.message)
     if last is not None and last.exit_code == EX_CONFIG and container.state.running is None:
         return PodState(PodPhase.FAILED, of.config_reason, _tail(last.message), last.exit_code)
     if last is not None and container.state.running is None and any(word in last.message for word in _GPU_MEMORY):
         # Starting again on the same reservation would end the same way.
-        return PodState(PodPhase.FAILED, "GPUOutOfMemory", _tail(last.message), last.exit_code)
+        return ended_by(end_of("GPUOutOfMemory"), of, last.message, last.exit_code)
     if last is not None and container.restart_count >= failures and container.state.running is None:
-        reason = "OOMKilled" if last.reason == "OOMKilled" else "CrashLoop"
         text = f"the {of.noun} ended {container.restart_count + 1} times, last with exit code {last.exit_code}"
         tail = _tail(last.message)
-        return PodState(PodPhase.FAILED, reason, f"{text}: {tail}" if tail else text, last.exit_code)
+        if last.reason == "OOMKilled":
+            return ended_by(end_of("OOMKilled"), of, f"{text}: {tail}" if tail else text, last.exit_code)
+        # Its own last words are what helps.
+        return PodState(PodPhase.FAILED, "CrashLoop", f"{text}: {tail}" if tail else text, last.exit_code)
     return None
 
 
-def _unscheduled(pod: Pod, now: datetime, startup_timeout: int) -> PodState:
+def _unscheduled(pod: Pod, now: datetime, startup_timeout: int, of: Subject) -> PodState:
     scheduled = pod.condition("PodScheduled")
     if scheduled is not None and scheduled.status == "False":
         created = pod.metadata.creation_timestamp or now
         message = scheduled.message or "no node takes the pod"
         if now >= created + timedelta(seconds=startup_timeout):
-            return PodState(PodPhase.FAILED, "Unschedulable", f"not scheduled in {startup_timeout} s: {message}")
+            return ended_by(end_of("Unschedulable"), of, f"not scheduled in {startup_timeout} s: {message}")
         return PodState(PodPhase.WAITING, "Unschedulable", message)
     return PodState(PodPhase.WAITING, "Scheduling", "waiting for a node")
 
@@ -152,16 +169,14 @@ def _not_ready_yet(pod: Pod, container: ContainerStatus, now: datetime, startup_
         since = pod.status.start_time or pod.metadata.creation_timestamp or now
         limit = max(PULL_TIMEOUT, startup_timeout)
         if now >= since + timedelta(seconds=limit):
-            return PodState(PodPhase.FAILED, "PullTimeout", f"the container did not start in {limit} s")
+            return ended_by(end_of("PullTimeout"), of, f"the container did not start in {limit} s")
         reason = waiting.reason if waiting and waiting.reason else "ContainerCreating"
         return PodState(PodPhase.WAITING, reason, (waiting.message if waiting else "") or "preparing the container")
     since = started_at(pod, of) or now
     if now >= since + timedelta(seconds=startup_timeout):
         _, why = _why_unready(container, of)
-        return PodState(
-            PodPhase.FAILED,
-            "StartupTimeout",
-            f"not ready in startupTimeoutSeconds ({startup_timeout} s): {why}",
+        return ended_by(
+            end_of("StartupTimeout"), of, f"not ready in startupTimeoutSeconds ({startup_timeout} s): {why}"
         )
     return PodState(PodPhase.STARTING, "Starting", f"the {of.noun} is loading")
 

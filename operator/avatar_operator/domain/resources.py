@@ -559,7 +559,25 @@ class Pod(Model, frozen=True):
         return ready.last_transition_time if ready is not None and ready.status == "True" else None
 
 
+class ServicePort(Model, frozen=True):
+    """spec.ports[] of a Service."""
+
+    name: str = ""
+    port: int = 0
+    target_port: int | str = 0
+    protocol: str = "TCP"
+
+
+class ServiceSpec(Model, frozen=True):
+    """The parts of a Service's spec that the operator decides: where it leads."""
+
+    selector: dict[str, str] = {}
+    ports: tuple[ServicePort, ...] = ()
+    publish_not_ready_addresses: bool = False
+
+
 class Service(Model, frozen=True):
-    """A Service that claims a port."""
+    """A Service that claims a port, or the address of a speech engine."""
 
     metadata: Meta
+    spec: ServiceSpec = ServiceSpec()

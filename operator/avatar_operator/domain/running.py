@@ -9,6 +9,7 @@ from .actions import (
     CreateClaim,
     CreateDeviceClaim,
     DeletePod,
+    MendClaim,
     Plan,
     RaiseEstimate,
     ReadAllocation,
@@ -20,6 +21,7 @@ from .estimate import raise_after
 from .failure import fail
 from .following import follow
 from .names import LABEL_PORT
+from .nodeloss import explain
 from .placement import LOOK_FOR_GPU_SECONDS
 from .podstate import PodPhase, PodState, classify
 from .resources import Instance, Pod, Pool
@@ -65,6 +67,7 @@ def run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> Non
         failures=pool.spec.health.failures,
         was_ready=was_ready,
     )
+    state = explain(state, view.lost.get(pod.metadata.uid, ""))
     if view.gpu.lost:
         _leave_gpu(view, members, pod, result)
     elif state.phase is PodPhase.FAILED:
@@ -77,7 +80,7 @@ def run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> Non
         if case.server.status.phase == "Draining":
             draining.drain(case, result)
         elif draining.is_replaced(case):
-            result.actions.append(DeletePod(pod, server.status.reason))
+            result.actions.append(DeletePod(case.pod, case.server.status.reason))
         else:
             serving.serve(case, result)
     else:
@@ -122,11 +125,15 @@ def _learn_from(view: GroupView, pool: Pool, pod: Pod, result: Plan) -> None:
 
 
 def _claim_for_pod(view: GroupView, server: Instance, pod: Pod, result: Plan) -> None:
-    """A pod without its claim (somebody deleted the Service) gets it back."""
+    """A pod whose claim somebody deleted gets it back; one that somebody changed is what it was again."""
     port = int(pod.metadata.labels.get(LABEL_PORT, "0"))
-    if port and not any(c.metadata.name == pod.metadata.name for c in view.claims):
-        placement = placement_of(pod.metadata)
-        result.actions.append(CreateClaim(port, objects.service(server, view.key.id, port, placement), placement))
+    claim = next((c for c in view.claims if c.metadata.name == pod.metadata.name), None)
+    if port:
+        body = objects.claim_of(server, view.key.id, claim, pod)
+        if claim is None:
+            result.actions.append(CreateClaim(port, body, placement_of(pod.metadata)))
+        elif change := objects.mended(claim, body):
+            result.actions.append(MendClaim(claim, change))
     with_pod = {p.metadata.name for p in view.pods}
     result.actions.extend(ReleaseClaim(c) for c in view.claims if c.metadata.name not in with_pod)
 

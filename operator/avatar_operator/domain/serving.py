@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from . import flow as flows
 from . import leak as leaks
 from . import objects
 from .actions import Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
 from .assigned import condition, gpu_status
 from .clock import ceil, floor
-from .idle import Clock, look
+from .idle import Clock, look, patience_ends
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
 from .podstate import PodPhase, PodState, running_since, started_at
 from .resources import Instance, Pod, Pool
 from .settings import Settings, check, resolve
 from .status import Desired, say
 from .tts_choice import conditions as speech
+from .upkeep import give_up_on_media, media_of, probe_once, protect
 from .view import GroupView
 
 # Why an instance drains, by the reason that its status says.
@@ -84,6 +86,9 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
     begun = started_at(pod) or pod.status.start_time or pod.metadata.creation_timestamp or now
     deadline = ceil(begun + timedelta(seconds=case.settings.startup_timeout))
     result.wake_at(deadline if deadline > now else now + timedelta(seconds=LOOK_AGAIN_SECONDS))
+    media = media_of(case)
+    if state.phase is PodPhase.UNREADY and give_up_on_media(case, media, result):
+        return
     if state.phase is PodPhase.STARTING and pod.status.pod_ip:
         _ask_whether_it_serves(case, (now - begun).total_seconds(), result)
     # Every step of a start is not worth a write: a cold start has four (design §2.7).
@@ -101,8 +106,10 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
     conditions = (
         ("PortClaimed", "True", "Claimed", f"Service {pod.metadata.name}"),
         ("Ready", "False", reason, message or "the runtime is starting"),
+        *((media.condition,) if media.condition is not None else ()),
     )
-    case.say(Desired("Starting", reason, message, fields, conditions), result)
+    drop = (flows.CONDITION,) if media.drop else ()
+    case.say(Desired("Starting", reason, message, fields, conditions, drop), result, media.event)
 
 
 def _ask_whether_it_serves(case: Case, age: float, result: Plan) -> None:
@@ -149,11 +156,15 @@ def serve(case: Case, result: Plan) -> None:
         claim_timeout=case.pool.spec.idle.claim_timeout_seconds,
         beat=case.beat,
         ask_runtime=case.settings.count_from_runtime,
+        asked=_last_asked(case),
     )
     result.wake_at(clock.next_look)
     leak = _leak(case)
     result.wake_at(leak.next_look)
     running = case.server.status.phase == "Running"
+    seen = runtime.activity
+    if seen is not None and seen.sessions is None and give_up_on_media(case, media_of(case), result):
+        return
     if running and leak.correct:
         _correct_count(case, result)
     elif running and _too_old(case, result):
@@ -168,8 +179,10 @@ def serve(case: Case, result: Plan) -> None:
     else:
         say_running(case, clock, result, leak.condition)
         ask = leak.probe or _ask_for_gpus(case, result)
-        if running and ask and not any(isinstance(a, ProbeActivity) for a in result.actions):
-            result.actions.append(ProbeActivity(case.pod, case.port))
+        if running and ask:
+            probe_once(case, result)
+    if running:
+        protect(case, group_timeout(case), result)
 
 
 def _ask_for_gpus(case: Case, result: Plan) -> bool:
@@ -235,6 +248,9 @@ def say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, s
     ]
     if count is not None:
         conditions.append(count)
+    media = media_of(case)
+    if media.condition is not None:
+        conditions.append(media.condition)
     conditions += speech(case.settings.tts, pod.metadata, case.view.engines, pool.spec.tts.url)
     gpu = gpu_status(case.view.gpu, pool, pod)
     assigned = condition(case.view, pool, pod)
@@ -256,9 +272,9 @@ def say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, s
         "idleDeadline": ceil(clock.deadline) if clock.deadline else None,
         "lastActivityTime": floor(clock.last_activity) if clock.last_activity else None,
     }
-    drop = ("GPUAssigned",) if assigned is None else ()
-    desired = Desired("Running", "Serving", "", fields, tuple(conditions), drop)
-    case.say(desired, result, _became(server, pod, url) or _no_gpu(server, assigned))
+    drop = [*(["GPUAssigned"] if assigned is None else []), *([flows.CONDITION] if media.drop else [])]
+    desired = Desired("Running", "Serving", "", fields, tuple(conditions), tuple(drop))
+    case.say(desired, result, _became(server, pod, url) or _no_gpu(server, assigned) or media.event)
 
 
 def _activity_condition(case: Case, clock: Clock) -> tuple[str, str, str, str]:
@@ -340,6 +356,18 @@ def group_timeout(case: Case) -> int:
     if not all(s.collects for s in each):
         return 0
     return max(s.idle_timeout for s in each)
+
+
+def _last_asked(case: Case) -> datetime | None:
+    """When somebody came last to share the pod; None while nobody shares it."""
+    times = (m.metadata.creation_timestamp for m in case.members[1:])
+    return max((t for t in times if t is not None), default=None)
+
+
+def awaited(case: Case) -> bool:
+    """Whether a sharer came so late that its client has had no time to connect."""
+    ends = patience_ends(_last_asked(case), group_timeout(case), case.pool.spec.idle.claim_timeout_seconds)
+    return ends is not None and case.view.now < ends
 
 
 def outdated(case: Case) -> bool:

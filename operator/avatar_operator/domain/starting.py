@@ -20,8 +20,10 @@ from .estimate import need
 from .failure import fail
 from .following import follow
 from .names import LABEL_PORT
+from .nodeloss import due
 from .placement import LOOK_FOR_GPU_SECONDS, Need
-from .podstate import PodPhase, PodState
+from .podends import end_of
+from .podstate import RUNTIME, PodPhase, PodState, disruption, ended_by
 from .resources import Instance, LastTermination, Service, Termination
 from .settings import resolve
 from .status import NO_POD, Desired, say
@@ -90,6 +92,9 @@ def _use_claim(view: GroupView, members: list[Instance], claim: Service, result:
         if view.gpu.foreign_until is not None and view.now < view.gpu.foreign_until:
             # Whoever wrote it may be about to use it: two that confirm or withdraw one claim undo each other's work.
             result.wake_at(view.gpu.foreign_until)
+        elif view.gpu.had_pod and (free_at := _gpu_free_at(view)) is not None and view.now < free_at:
+            # What its last pod has not given back yet would be held against the claim, and the claim taken back.
+            result.wake_at(free_at)
         else:
             result.actions.append(ConfirmPlacement(claim, wanted))
     elif pool.spec.gpu.mode in CHOSEN_LATER and view.gpu.place is None:
@@ -108,7 +113,7 @@ def _too_small(view: GroupView, members: list[Instance], wanted: Need) -> bool:
 
 def _lost(view: GroupView, members: list[Instance], result: Plan) -> None:
     """The pod of a ready instance is gone and nobody here deleted it: build it anew."""
-    _fail(view, members, PodState(PodPhase.FAILED, "PodLost", "the pod disappeared"), result)
+    _fail(view, members, ended_by(end_of("NodeLost" if view.stranded else "PodLost")), result)
 
 
 def _fail(view: GroupView, members: list[Instance], state: PodState, result: Plan) -> None:
@@ -119,17 +124,23 @@ def _fail(view: GroupView, members: list[Instance], state: PodState, result: Pla
 
 def _wait_for_end(view: GroupView, members: list[Instance], result: Plan) -> None:
     """An earlier pod still terminates and holds the port; its end is an event."""
+    pod = view.pods[0]
     reason, message = "Terminating", "waiting for the previous pod to end"
+    if why := view.lost.get(pod.metadata.uid):
+        reason, message = "NodeLost", f"{message}: {why}"
+        result.wake_at(due(pod))
+    end = disruption(pod) or end_of("PodDeleted")
     for member in members:
         if member.status.phase == "Failed":
             continue
-        fields = {**NO_POD, "queuePosition": None}
+        fields, event = {**NO_POD, "queuePosition": None}, None
         if member.status.ready_time is not None:
             # Nobody here deleted it: kubectl did, or a drain of its node.
-            why = f"pod {member.status.pod_name} was deleted"
-            fields["lastTermination"] = LastTermination(time=floor(view.now), reason="PodDeleted", message=why)
+            said = ended_by(end, words=f"pod {member.status.pod_name}: {RUNTIME.say(end.meaning)}").message
+            fields["lastTermination"] = LastTermination(time=floor(view.now), reason=end.reason, message=said)
+            event = Event("Warning", end.reason, said) if member is members[0] else None
         desired = Desired("Pending", reason, message, fields, (("Ready", "False", reason, message),))
-        say(view.now, member, desired, result)
+        say(view.now, member, desired, result, event)
 
 
 def _one_claim(view: GroupView, result: Plan) -> Service | None:
@@ -189,7 +200,7 @@ def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
         phase, reason, position = "Failed", "QueueFull", None
         message = f"{queue.max_length} instances wait already (spec.queue.maxLength of the AvatarPool); try later"
     elif queue.timeout_seconds and server.status.phase != "Failed":
-        since = _waiting_since(server) or view.now
+        since = waiting_since(server) or view.now
         deadline = since + timedelta(seconds=queue.timeout_seconds)
         result.wake_at(deadline)
         if view.now >= deadline:
@@ -221,7 +232,7 @@ def _queue(view: GroupView, members: list[Instance], result: Plan) -> None:
     follow(view, members, result)
 
 
-def _waiting_since(server: Instance) -> datetime | None:
+def waiting_since(server: Instance) -> datetime | None:
     """Since when an instance has waited for a port: its creation, or its last end."""
     last = server.status.last_termination
     return last.time if last is not None and last.time is not None else server.metadata.creation_timestamp

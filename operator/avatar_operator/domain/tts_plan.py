@@ -14,6 +14,7 @@ from math import ceil as round_up
 from . import tts_objects as objects
 from .clock import ceil
 from .names import ANNOTATION_TEMPLATE
+from .objects import led_back
 from .podstate import PodPhase, PodState, Subject, classify
 from .resources import Pod
 from .tts import TtsEngine
@@ -34,7 +35,11 @@ FAILURES = 3
 NOBODY = "; nobody stands in: "
 
 SPEECH = Subject(
-    objects.CONTAINER, "speech server", "spec.image and imagePullSecrets of the TTSEngine", "ServerConfigError"
+    objects.CONTAINER,
+    "speech server",
+    "spec.image and imagePullSecrets of the TTSEngine",
+    "ServerConfigError",
+    "spec of the TTSEngine",
 )
 
 
@@ -213,9 +218,10 @@ def _keep_service(view: EngineView, engine: TtsEngine, speaker: Speaker, wanted:
             result.actions.append(CreateTtsService(body))
         return
     mark = body["metadata"]["annotations"][ANNOTATION_TEMPLATE]
-    if view.service.metadata.annotations.get(ANNOTATION_TEMPLATE) != mark:
+    spec = led_back(view.service.spec, body["spec"])
+    if spec or view.service.metadata.annotations.get(ANNOTATION_TEMPLATE) != mark:
         meta = {"annotations": {ANNOTATION_TEMPLATE: mark}}
-        result.actions.append(PatchTtsService(view.service, {"metadata": meta, "spec": body["spec"]}))
+        result.actions.append(PatchTtsService(view.service, {"metadata": meta, "spec": spec or body["spec"]}))
 
 
 def _keep_deployment(view: EngineView, engine: TtsEngine, gpu: Gate, result: TtsPlan) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -26,7 +26,9 @@ class GroupKey(NamedTuple):
 class Activity:
     """What the runtime said of itself at ``at``; ``sessions`` None = it could not be asked.
 
-    ``gpus``: the UUIDs that it sees; None = it does not tell.
+    ``gpus``: the UUIDs that it sees; None = it does not tell. ``frames``: video
+    frames that it has handed to viewers in all, None = it does not count them;
+    ``viewers``: connected sessions that take video.
     """
 
     at: datetime
@@ -35,6 +37,18 @@ class Activity:
     draining: bool = False
     error: str = ""
     gpus: tuple[str, ...] | None = None
+    frames: int | None = None
+    viewers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMark:
+    """An answer since which the count of frames stands still; ``flowing``: it had grown until then."""
+
+    at: datetime
+    frames: int
+    viewers: int
+    flowing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,8 @@ class RuntimeView:
 
     ``draining``: what we last told it (None = nothing yet), at ``told_at``.
     ``asked_at``, ``answered_at``: when it was last asked whether it serves, and last did.
+    ``known_since``: since when this process has known of the pod. ``used_at``:
+    when somebody was last counted in its instances. ``frames``: see flow.
     """
 
     activity: Activity | None = None
@@ -50,6 +66,9 @@ class RuntimeView:
     told_at: datetime | None = None
     asked_at: datetime | None = None
     answered_at: datetime | None = None
+    known_since: datetime | None = None
+    used_at: datetime | None = None
+    frames: FrameMark | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +95,8 @@ class GpuView:
     now (modes in which the scheduler has the last word). ``lost``: why no pod
     can go on there. ``report``: the newest one of that GPU, made at
     ``reported``; ``stale`` = too old to go by. ``podless_since``: since when
-    the claim has no pod; ``processes_gone``: the agent saw its processes leave.
+    the claim has no pod; ``had_pod``: it had one before; ``processes_gone``: the
+    agent saw its processes leave.
 
     ``foreign_until``: the claim was written by another process, which has until
     then to go on with it. ``confirmed``, ``claim_made``, ``allocated``: see GpuHints.
@@ -90,6 +110,7 @@ class GpuView:
     reported: datetime | None = None
     node: str = ""
     podless_since: datetime | None = None
+    had_pod: bool = False
     processes_gone: bool = False
     foreign_until: datetime | None = None
     confirmed: bool = False
@@ -104,6 +125,10 @@ class GroupView:
     ``rejection``: reason and message with which the API server has just
     refused the group's pod (quota, Pod Security, an invalid field).
     ``engines``: the TTSEngines of the namespace.
+
+    ``lost``: UID of each pod on a lost node, and why the node counts as lost.
+    ``stranded``: those whose end is waited for no longer; neither they nor
+    their claims are among ``pods`` and ``claims`` (see nodeloss).
     """
 
     key: GroupKey
@@ -118,3 +143,5 @@ class GroupView:
     rejection: tuple[str, str] | None = None
     gpu: GpuView = GpuView()
     engines: tuple[TtsEngine, ...] = ()
+    lost: dict[str, str] = field(default_factory=dict)
+    stranded: tuple[Pod, ...] = ()

@@ -8,6 +8,7 @@ out as JSON and come back as bytes; callers decode the few fields they need.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from .errors import BusyError, from_status
+from .errors import BusyError, NotFoundError, RejectedError, from_status
 
 Json = dict[str, Any]
 
@@ -43,6 +44,11 @@ class Resource(msgspec.Struct, frozen=True):
     group: str
     version: str
     plural: str
+
+    @property
+    def api_version(self) -> str:
+        """As objects of it say it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """The request path of the collection or of one object."""
@@ -99,11 +105,14 @@ class KubeClient:
                 return items, str(meta["resourceVersion"])
             params["continue"] = meta["continue"]
 
-    async def watch(self, resource: Resource, namespace: str, version: str, seconds: int) -> AsyncIterator[bytes]:
+    async def watch(
+        self, resource: Resource, namespace: str, version: str, seconds: int, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[bytes]:
         """Events since ``version``, a line of JSON each, for ``seconds``; bookmarks among them.
 
-        Ends when the API server ends it. BusyError when the stream breaks, or
-        nothing comes for longer than it may be open.
+        An empty line comes first: the API server has accepted. Ends when the
+        API server ends it. BusyError when the stream breaks, or nothing comes
+        for longer than it may be open.
         """
         path = resource.path(namespace)
         params = {
@@ -111,6 +120,8 @@ class KubeClient:
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "timeoutSeconds": str(seconds),
+            **({"labelSelector": selector} if selector else {}),
+            **({"fieldSelector": fields} if fields else {}),
         }
         timeout = aiohttp.ClientTimeout(total=seconds + REQUEST_TIMEOUT_SECONDS, sock_connect=REQUEST_TIMEOUT_SECONDS)
         rest = b""
@@ -118,6 +129,7 @@ class KubeClient:
             async with self._session.get(self._server + path, params=params, timeout=timeout) as response:
                 if response.status >= 400:
                     raise from_status(response.status, _status_body(await response.read()), _retry_after(response))
+                yield b""
                 # Not by readline: its limit is smaller than what an object may have.
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
@@ -130,6 +142,30 @@ class KubeClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             text = f"WATCH {path}: {type(error).__name__} {error}".strip()
             raise BusyError(0, "Unreachable", text) from error
+
+    async def answers(self, timeout: float) -> None:
+        """BusyError unless the API server answers anything within ``timeout`` seconds."""
+        with contextlib.suppress(NotFoundError, RejectedError):
+            await self._request("GET", Resource("", "", "version"), "/version", timeout=timeout)
+
+    async def logs(self, namespace: str, pod: str, params: Mapping[str, str]) -> AsyncIterator[bytes]:
+        """A pod's log in pieces as they come, until it ends; with ``follow`` in ``params`` that may be never.
+
+        BusyError when the stream breaks.
+        """
+        path = Resource("", "v1", "pods").path(namespace, pod, "log")
+        follows = params.get("follow") == "true"
+        timeout = aiohttp.ClientTimeout(
+            sock_connect=REQUEST_TIMEOUT_SECONDS, sock_read=None if follows else LIST_TIMEOUT_SECONDS
+        )
+        try:
+            async with self._session.get(self._server + path, params=params, timeout=timeout) as response:
+                if response.status >= 400:
+                    raise from_status(response.status, _status_body(await response.read()), _retry_after(response))
+                async for piece in response.content.iter_any():
+                    yield piece
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise BusyError(0, "Unreachable", f"GET {path}: {type(error).__name__} {error}".strip()) from error
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> bytes:
         """POST; the created object."""

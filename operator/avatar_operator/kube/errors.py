@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class CredentialsError(Exception):
+    """No usable way to the API server; the message says what was looked for."""
+
+
 class ApiError(Exception):
     """An API request that failed. ``status`` is the HTTP code, 0 = no answer came."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from avatar_operator.domain.gpunode import GpuNode, Node
 from avatar_operator.domain.names import GROUP, VERSION
 from avatar_operator.domain.resources import Avatar, Instance, Pod, Pool, Service
@@ -19,7 +21,9 @@ SERVICES = Resource("", "v1", "services")
 DEPLOYMENTS = Resource("apps", "v1", "deployments")
 EVENTS = Resource("", "v1", "events")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
+BUDGETS = Resource("policy", "v1", "poddisruptionbudgets")
 RESOURCE_CLAIMS = Resource("resource.k8s.io", "v1", "resourceclaims")
 RESOURCE_SLICES = Resource("resource.k8s.io", "v1", "resourceslices")
 
+K = TypeVar("K", Pool, Avatar, Instance, Pod, Service, GpuNode, Node, TtsEngine, Deployment)
 AnyObject = Pool | Avatar | Instance | Pod | Service | GpuNode | Node | TtsEngine | Deployment

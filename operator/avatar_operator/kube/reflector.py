@@ -86,16 +86,26 @@ class Reflector(Generic[T]):
     """Objects of one resource in one namespace (empty = all), as the API server told them last.
 
     ``optional``: a resource that is not there is an empty one, and no reason
-    not to be ready.
+    not to be ready. ``selector`` and ``fields`` pick by labels and by fields.
+    ``trouble``: why it may be out of date at this moment; empty = it is not.
     """
 
     def __init__(
-        self, client: KubeClient, resource: Resource, kind: type[T], namespace: str = "", *, optional: bool = False
+        self,
+        client: KubeClient,
+        resource: Resource,
+        kind: type[T],
+        namespace: str = "",
+        *,
+        optional: bool = False,
+        selector: str = "",
+        fields: str = "",
     ) -> None:
         self._client = client
         self._resource = resource
         self._namespace = namespace
         self._optional = optional
+        self._selector, self._fields = selector, fields
         self._kind = kind
         self._decode = msgspec.json.Decoder(kind).decode
         self._items: dict[Key, T] = {}
@@ -104,6 +114,7 @@ class Reflector(Generic[T]):
         self.synced = asyncio.Event()
         self.heard_at = time.monotonic()
         self.relists = 0
+        self.trouble = ""
         # Called with the object before and after each change; None = not there.
         self.listeners: list[Callable[[T | None, T | None], None]] = []
 
@@ -186,15 +197,18 @@ class Reflector(Generic[T]):
             except (NotFoundError, RejectedError) as error:
                 listed = False
                 if self._optional:
+                    self.trouble = ""
                     self._absent(error)
                     await asyncio.sleep(ABSENT_SECONDS)
                     continue
                 failures += 1
+                self.trouble = error.message
                 log.warning("cannot list or watch %s: %s", self._resource.plural, error)
             except (ApiError, msgspec.DecodeError, msgspec.ValidationError) as error:
                 failures = 1 if time.monotonic() - began > BACKOFF_MOST else failures + 1
                 # What cannot be decoded is read anew, in case the stream is at fault.
                 listed = listed and isinstance(error, ApiError)
+                self.trouble = str(error)
                 level = logging.INFO if failures < 3 else logging.WARNING
                 log.log(level, "watch of %s: %s", self._resource.plural, error)
             if failures:
@@ -210,7 +224,9 @@ class Reflector(Generic[T]):
         self.heard_at = time.monotonic()
 
     async def _list(self) -> None:
-        objects, version = await self._client.list_pages(self._resource, self._namespace)
+        objects, version = await self._client.list_pages(
+            self._resource, self._namespace, self._selector, fields=self._fields
+        )
         found = {_key(item): item for item in msgspec.convert(objects, list[self._kind])}  # type: ignore[name-defined]
         listed_at = int(version)
         for key, item in list(self._items.items()):
@@ -228,7 +244,11 @@ class Reflector(Generic[T]):
 
     async def _follow(self) -> None:
         seconds = round(WATCH_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
-        async for line in self._client.watch(self._resource, self._namespace, str(self._version), seconds):
+        lines = self._client.watch(
+            self._resource, self._namespace, str(self._version), seconds, self._selector, self._fields
+        )
+        async for line in lines:
+            self.trouble = ""
             if line:
                 self._take(_event(line))
         self.heard_at = time.monotonic()

@@ -1,0 +1,1 @@
+"""`kubectl avatar`: avatars from the command line, by the Kubernetes API alone."""

@@ -37,7 +37,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.support.api import Api, Json, Refused
-from tests.support.observer import Event, Stream
+from tests.support.history import Event, Stream
 from tests.support.operator import Operator
 from tests.support.runtime import own_address
 from tests.support.world import POOL, World, merged, named
@@ -53,7 +53,7 @@ PATIENCE = 120.0
 INSTANCES = "avatarinstances"
 
 
-class History(Stream):
+class Versions(Stream):
     """A stream that keeps of each version what the rules need, and wakes those who wait for an instance."""
 
     def __init__(self, api: Api, resource: str, namespace: str) -> None:
@@ -62,14 +62,14 @@ class History(Stream):
         self._changed: dict[str, asyncio.Event] = {}
         self.told: list[Callable[[Event], None]] = []
 
-    def _take(self, kind: str, body: Json) -> None:
+    def _take(self, kind: str, body: Json, *, gap: bool = False) -> None:
         meta, status = body["metadata"], body.get("status", {})
         keep = ("name", "uid", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences")
         slim: Json = {
             "metadata": {key: meta[key] for key in keep if key in meta},
             "status": {k: status[k] for k in ("phase", "connections", "port", "idleDeadline") if k in status},
         }
-        super()._take(kind, slim)
+        super()._take(kind, slim, gap=gap)
         self.latest[meta["name"]] = {"gone": True} if kind == "DELETED" else slim
         for tell in self.told:
             tell(self.events[-1])
@@ -179,8 +179,8 @@ class Race:
         self.culled: list[str] = []
         self.source, self.seed = source, seed
         self._count, self._seats = count, seats
-        self._instances = History(api, INSTANCES, namespace)
-        self._pods = History(api, "pods", namespace)
+        self._instances = Versions(api, INSTANCES, namespace)
+        self._pods = Versions(api, "pods", namespace)
         # Versions that a client wrote: only there may a count fall.
         self._ours: set[int] = set()
         self._writing: set[asyncio.Task[str]] = set()

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.api import GROUP, Api
-from tests.support.observer import Event, Stream
+from tests.support.history import Event, Stream
 from tests.support.operator import Operator, leader_of
 from tests.support.world import World
 

@@ -6,7 +6,7 @@ import pytest
 
 from chaos.collect_race import Race, culled
 from tests.support.api import Api, Json
-from tests.support.observer import Event
+from tests.support.history import Event
 from tests.support.operator import Operator
 
 pytestmark = pytest.mark.cluster

@@ -446,7 +446,7 @@ def test_odd_names_stay_strings() -> None:
 
 UUIDS = st.integers(0, 600).flatmap(lambda n: st.just(tuple(f"GPU-{i:036}" for i in range(n)))) | st.lists(
     # No brackets: the test below joins the lists at them.
-    st.text(st.characters(exclude_characters="[]"), min_size=1, max_size=128),
+    st.text(st.characters(codec="utf-8", exclude_characters="[]"), min_size=1, max_size=128),
     max_size=256,
     unique=True,
 ).map(tuple)

@@ -16,6 +16,7 @@ from .resources import LastTermination
 from .serving import WHY_DRAINING, Case, age_limit, awaited, group_timeout, outdated, say_running
 from .settings import resolve
 from .status import ASLEEP, NO_POD, Desired, say
+from .upkeep import protect
 
 
 def drain(case: Case, result: Plan) -> None:
@@ -37,10 +38,13 @@ def drain(case: Case, result: Plan) -> None:
         if seen.sessions is None or seen.sessions > 0:
             if not patient:
                 _call_off(case, result)
-            elif seen.sessions is not None and seen.sessions != case.server.status.observed_sessions:
+                return
+            if seen.sessions is not None and seen.sessions != case.server.status.observed_sessions:
                 _say_draining(case, seen.sessions, result)
+            protect(case, group_timeout(case), result)
             return
     if case.counted:
+        protect(case, group_timeout(case), result)
         return
     if reason == "Outdated" or (patient and not group_timeout(case)):
         # One that is never collected for being idle is there to stay: it gets a new pod.

@@ -41,7 +41,7 @@ lint: bootstrap ## ruff: lint and format
 	@$(PYTHON) -m ruff format --check --quiet .
 
 types: bootstrap ## mypy, strict
-	@$(PYTHON) -m mypy operator runtime devcluster demo
+	@$(PYTHON) -m mypy operator runtime devcluster demo chaos
 
 unit: bootstrap ## unit tests
 	@$(PYTHON) -m pytest -q tests/unit

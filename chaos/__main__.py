@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .cluster import bring_up, is_own
 from .operators import faketime
@@ -105,8 +106,9 @@ async def _campaign(options: argparse.Namespace, kubeconfig: Path) -> int:
 
     workers = [asyncio.create_task(work()) for _ in range(options.parallel)]
     stopping = asyncio.create_task(stop.wait())
-    everything = asyncio.gather(*workers)
-    await asyncio.wait([everything, stopping], return_when=asyncio.FIRST_COMPLETED)
+    everything: asyncio.Future[list[None]] = asyncio.gather(*workers)
+    waited: list[asyncio.Future[Any]] = [everything, stopping]
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         print("interrupted: ending the runs under way", file=sys.stderr)
         everything.cancel()

@@ -43,12 +43,12 @@ def ready(pod: Json) -> bool:
 def counted(instance: Json) -> int:
     """Connections that are counted, or sessions if those are more."""
     status = instance.get("status", {})
-    return max(status.get("connections", 0), len(status.get("sessions", [])))
+    return max(int(status.get("connections", 0)), len(status.get("sessions", [])))
 
 
 def capacity(pool: Json) -> int:
     """How many claims an AvatarPool's spec allows."""
-    return min(pool.get("maxInstances", 1 << 30), pool["ports"]["count"])
+    return min(int(pool.get("maxInstances", 1 << 30)), int(pool["ports"]["count"]))
 
 
 def seconds(text: str) -> float:

@@ -329,7 +329,7 @@ class Rules:
         sharers = [other for other in self._lives.values() if kin(other.body) == kin(event.body)]
         # Their counts are set to 0 at one moment, one version after the other.
         changes = [o.counted_at for o in sharers if counted(o.body) or o is life]
-        patience = idle.get("connectionLeakSeconds", 300) - ROUNDING - self.skew
+        patience = float(idle.get("connectionLeakSeconds", 300)) - ROUNDING - self.skew
         return event.at - max(life.serving_since, *changes) >= patience
 
     # ---- the rest ------------------------------------------------------------------------

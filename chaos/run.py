@@ -132,7 +132,8 @@ async def _play(plan: Plan, kubeconfig: Path, folder: Path, world: World, node: 
         await faults.calm()
         await users.calm()
         verdict.violations += await _ready(operators)
-        verdict.violations += await _settle(world, skew, verdict, CLUSTER_SETTLE_SECONDS if plan.cluster else SETTLE_SECONDS)
+        limit = CLUSTER_SETTLE_SECONDS if plan.cluster else SETTLE_SECONDS
+        verdict.violations += await _settle(world, skew, verdict, limit)
         verdict.violations += await _end(world, users)
         verdict.violations += await operators.stop()
         verdict.starts = sum(r.starts for r in operators.replicas)

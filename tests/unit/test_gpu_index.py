@@ -124,8 +124,9 @@ def test_since_when_a_claim_has_no_pod() -> None:
     ("report", "gone"),
     [
         pytest.param(None, False, id="no-report-since"),
-        pytest.param(gpunode("a", gpu(A0), at=later(10)), False, id="made-in-that-very-second"),
+        pytest.param(gpunode("a", gpu(A0), at=NOW), False, id="known-when-the-pod-went"),
         pytest.param(gpunode("a", gpu(A0), at=later(11)), True, id="made-after"),
+        pytest.param(gpunode("a", gpu(A0), at=later(5)), True, id="made-after-by-a-clock-that-is-behind"),
         pytest.param(gpunode("a", gpu(A0, known=False), at=later(11)), False, id="sees-no-processes"),
         pytest.param(gpunode("a", at=later(11)), False, id="without-the-gpu"),
     ],
@@ -140,6 +141,17 @@ def test_processes_gone(report: GpuNode | None, gone: bool) -> None:
         index.take_report(report)
     assert index.processes_gone(NAMESPACE, NAME) is gone
     assert not index.processes_gone(NAMESPACE, "avatar-9999")
+
+
+def test_a_report_from_before_is_not_taken_for_one_from_after() -> None:
+    """Our clock is behind the agent's: what it told before the pod went is later than that moment by ours."""
+    index = make(gpunode("a", gpu(A0), at=later(12)))
+    index.hold("Service", CLAIM, NOW)
+    index.hold("Pod", POD, NOW)
+    index.let_go("Pod", NAMESPACE, NAME, later(10))
+    assert not index.processes_gone(NAMESPACE, NAME)
+    index.take_report(gpunode("a", gpu(A0), at=later(13)))
+    assert index.processes_gone(NAMESPACE, NAME)
 
 
 # ---- departed pods ---------------------------------------------------------------------------

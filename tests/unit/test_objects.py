@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from avatar_operator.domain import names, objects
+from avatar_operator.domain.network import udp_window
 from avatar_operator.domain.resources import (
     Avatar,
     AvatarData,
@@ -409,7 +410,7 @@ def test_what_a_pool_gave_is_not_changed() -> None:
 
 def test_udp_windows_do_not_meet() -> None:
     in_pool = pool(network=Network(mode="HostPort", udp_port_base=40000, udp_ports_per_instance=7))
-    windows = [objects.udp_window(in_pool, port) for port in range(8615, 8620)]
+    windows = [udp_window(in_pool, port) for port in range(8615, 8620)]
     assert windows[0] == range(40000, 40007)
     assert [port for window in windows for port in window] == list(range(40000, 40035))
 

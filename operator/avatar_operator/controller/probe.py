@@ -14,7 +14,10 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from avatar_operator.domain.media import MOST, MediaReport
 from avatar_operator.domain.view import Activity
+
+from .stun import answering
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,15 @@ TIMEOUT = aiohttp.ClientTimeout(total=4, connect=2)
 BODY_LIMIT = 1 << 20
 # Whether a starting runtime serves is asked again soon.
 READY_TIMEOUT = 1.0
+
+
+class _Opened(msgspec.Struct):
+    """What a runtime says of the UDP ports that it has opened for a probe; ``transaction``: 24 hex digits."""
+
+    told: tuple[str, ...] = ()
+    transaction: str = ""
+    relay: str = ""
+    relayed: bool = False
 
 
 class RuntimeProbe:
@@ -84,6 +96,22 @@ class RuntimeProbe:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return f"{url}: {type(error).__name__} {error}".strip()
         return ""
+
+    async def media(self, host: str, port: int) -> MediaReport:
+        """Whether UDP reaches the runtime at ``host:port`` where it says that its peers should send it."""
+        url = f"{_base(host, port)}/api/admin/media"
+        try:
+            answer = await self._json("POST", url, {"open": True})
+            now = datetime.now(UTC)
+            data = answer.get("data") if answer is not None else None
+            if not isinstance(data, dict):
+                return MediaReport(now, supported=False)
+            opened = msgspec.convert(data, _Opened)
+            told = opened.told[:MOST]
+            answered = await answering(told, bytes.fromhex(opened.transaction))
+            return MediaReport(now, told, answered, opened.relay, opened.relayed)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return MediaReport(datetime.now(UTC), error=f"{url}: {type(error).__name__} {error}".strip())
 
     async def _json(self, verb: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """The answer as an object; None for 404 and 405 (the route is not there)."""

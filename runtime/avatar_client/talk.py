@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-
 from aiortc import RTCIceServer
 
 from avatar_client.analysis import Report, analyse

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from copy import copy
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from aiortc import RTCIceCandidate
 from aiortc.sdp import SessionDescription
 
 log = logging.getLogger("avatar_runtime")
@@ -59,7 +60,7 @@ def told(sdp: str, addresses: Sequence[Address]) -> str:
         return sdp
     description = SessionDescription.parse(sdp)
     for media in description.media:
-        candidates = {}
+        candidates: dict[tuple[object, ...], RTCIceCandidate] = {}
         for candidate in media.ice_candidates:
             instead = in_place_of(candidate.ip, addresses) if candidate.type == "host" else []
             for number, address in enumerate(instead or [candidate.ip]):

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aioice import stun
-from aiortc import RTCIceServer
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from avatar_runtime.config import IceServer
@@ -57,14 +56,14 @@ class IceServers:
         self._servers = [s for s in parsed if s is not None]
         self._secret_file = secret_file
 
-    async def usable(self) -> list[RTCIceServer]:
-        """The first STUN and the first TURN server that answer: the ICE agent takes one of each."""
+    async def usable(self) -> list[IceServer]:
+        """The first STUN and the first TURN server that answer, each by one URI: the ICE agent takes one of each."""
         await self._look()
         found = []
         for kind in ("stun", "turn"):
             server = next((s for s in self._servers if s.scheme.startswith(kind) and s.reachable), None)
             if server is not None:
-                found.append(RTCIceServer(server.uri, server.username or None, server.credential or None))
+                found.append(IceServer((server.uri,), server.username, server.credential))
         return [self._with_credentials(s) for s in found]
 
     async def close(self) -> None:
@@ -103,9 +102,9 @@ class IceServers:
         server.reachable = reachable
         server.until = time.monotonic() + (GOOD if reachable else BAD)
 
-    def _with_credentials(self, server: RTCIceServer) -> RTCIceServer:
+    def _with_credentials(self, server: IceServer) -> IceServer:
         """A TURN server without credentials gets some by the shared secret (TURN REST convention)."""
-        if server.username or not server.urls.startswith("turn") or self._secret_file is None:
+        if server.username or not server.urls[0].startswith("turn") or self._secret_file is None:
             return server
         try:
             # At each use: Kubernetes replaces the file when the Secret changes.

@@ -15,10 +15,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from aioice import ice, stun, turn
-from aiortc import RTCIceServer
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
 from avatar_runtime.addresses import MediaHost, in_place_of, written
+from avatar_runtime.config import IceServer
 
 log = logging.getLogger("avatar_runtime")
 
@@ -44,7 +44,7 @@ class Opened:
 class Reach:
     """Opens ports on request; ``servers`` are those that sessions could use now."""
 
-    def __init__(self, host: MediaHost, servers: Callable[[], Awaitable[list[RTCIceServer]]]) -> None:
+    def __init__(self, host: MediaHost, servers: Callable[[], Awaitable[list[IceServer]]]) -> None:
         self._host = host
         self._servers = servers
         self._lock = asyncio.Lock()
@@ -59,11 +59,11 @@ class Reach:
             places = [await self._listen(address, transaction) for address in ice.get_host_addresses(True, True)]
             told = [place for some in places for place in some]
             asyncio.get_running_loop().call_later(OPEN, _close, self._open)
-            server = next((s for s in await self._servers() if s.urls.startswith("turn") and s.credential), None)
+            server = next((s for s in await self._servers() if s.urls[0].startswith("turn") and s.credential), None)
             if server is None:
                 return Opened([written(*place) for place in told], transaction.hex())
             relayed = await _through(server, told, transaction)
-            return Opened([written(*place) for place in told], transaction.hex(), server.urls, relayed)
+            return Opened([written(*place) for place in told], transaction.hex(), server.urls[0], relayed)
 
     def close(self) -> None:
         """Close what is open."""
@@ -127,9 +127,9 @@ class _Asker(asyncio.DatagramProtocol):
             self.answered.set()
 
 
-async def _through(server: RTCIceServer, places: list[tuple[str, int]], transaction: bytes) -> bool:
+async def _through(server: IceServer, places: list[tuple[str, int]], transaction: bytes) -> bool:
     """Whether a request that leaves by the TURN server's relayed address comes to one of ``places`` and back."""
-    parts = parse_stun_turn_uri(server.urls)
+    parts = parse_stun_turn_uri(server.urls[0])
     request = stun.Message(
         message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST, transaction_id=transaction
     )
@@ -144,7 +144,7 @@ async def _through(server: RTCIceServer, places: list[tuple[str, int]], transact
                 transport=parts["transport"],
             )
     except (OSError, TimeoutError, stun.TransactionError, ConnectionError) as error:
-        log.warning("no relay on %s: %s %s", server.urls, type(error).__name__, error)
+        log.warning("no relay on %s: %s %s", server.urls[0], type(error).__name__, error)
         return False
     try:
         with contextlib.suppress(TimeoutError):

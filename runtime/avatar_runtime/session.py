@@ -18,6 +18,7 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamTrack
 
 from avatar_runtime.addresses import Address, told
+from avatar_runtime.config import IceServer
 from avatar_runtime.renderer import Renderer
 from avatar_runtime.sdp import has_media, repair_offer
 from avatar_runtime.speech import Timeline, split_sentences
@@ -54,7 +55,7 @@ class Session:
         renderer: Renderer,
         artist: Executor,
         tts: TtsClient,
-        servers: list[RTCIceServer],
+        servers: list[IceServer],
         addresses: list[Address],
         connected: Callable[[], None],
         ended: Callable[[str], Awaitable[None]],
@@ -73,7 +74,8 @@ class Session:
         self._tasks: list[asyncio.Task[None]] = []
         self._addresses = addresses
         # An empty list is one: without any, aiortc asks a public STUN server, for 5 s where there is no way out.
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        ice = [RTCIceServer([*s.urls], s.username or None, s.credential or None) for s in servers]
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=ice))
         self._face = FaceTrack(self._clock, self._timeline, renderer, artist, zlib.crc32(sessionid.encode()))
         self._tracks: dict[str, MediaStreamTrack] = {
             "audio": SpeechTrack(self._clock, self._timeline),

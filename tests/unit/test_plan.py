@@ -103,6 +103,7 @@ def sharing(server: Instance, name: str = "two", age: float = 300, **fields: Any
         "node": "node-1",
         "ready_time": server.status.ready_time,
         "shared_with": server.metadata.name,
+        "media": server.status.media,
         "conditions": (
             condition("Ready", "True", "Shared", f"served by AvatarInstance {server.metadata.name}", ago(50)),
         ),

@@ -194,20 +194,14 @@ def test_external_host(net: Net) -> None:
     assert (seen["flows"], seen["remote"]) == (True, EDGE), seen
 
 
-def coturn(net: Net) -> None:
-    """Debian's coturn as the chart runs it: secret, range of ports, no peers but pods."""
-    program = shutil.which("turnserver")
-    if program is None:
+def coturn(net: Net, secret: Path) -> None:
+    """Debian's coturn as the chart runs it: no peers but pods."""
+    if shutil.which("turnserver") is None:
         pytest.skip("not installed: coturn")
-    flags = [
-        "-n", "--no-cli", "--log-file=stdout", "--no-tls", "--no-dtls", "--realm=avatars",
-        "--use-auth-secret", f"--static-auth-secret={SECRET}",
-        f"--listening-ip={TURN}", f"--relay-ip={TURN}", "--listening-port=3478",
-        "--min-port=49152", "--max-port=49200", "--no-multicast-peers",
-        "--denied-peer-ip=0.0.0.0-255.255.255.255", "--allowed-peer-ip=10.213.9.0-10.213.9.255",
-        f"--pidfile={net._folder}/turn.pid", f"--userdb={net._folder}/turn.db",
-    ]  # fmt: skip
-    net.until("turn", "udp", 3478, net.start("turn", program, *flags, log="coturn"), "coturn")
+    secret.write_text(f"{SECRET}\n")
+    env = {"TURN_SECRET_FILE": str(secret), "TURN_ADDRESS": TURN, "TURN_PEERS": "10.213.9.0/24"}
+    started = net.start("turn", sys.executable, "-m", "avatar_turn", env=env, log="coturn")
+    net.until("turn", "udp", 3478, started, "coturn")
     # The TURN server is in the cluster: it reaches pods. The client does not.
     net.wires.route("wan", "10.213.9.0/24", NODE)
     net.wires.run("wan", "iptables", "-w", "-A", "FORWARD", "-s", "10.213.51.0/24", "-d", "10.213.9.0/24", "-j", "DROP")
@@ -221,9 +215,8 @@ def credentials() -> tuple[str, str]:
 
 def test_relay(net: Net, tmp_path: Path) -> None:
     """Through a real coturn; the client has no other way."""
-    coturn(net)
+    coturn(net, tmp_path / "secret")
     net.forward_signalling()
-    (tmp_path / "secret").write_text(f"{SECRET}\n")
     uri = f"turn:{TURN}:3478?transport=udp"
     net.runtime(
         "pod",

@@ -183,7 +183,7 @@ COPY --from=coturn /coturn /
 COPY --from=turn-code /app /app
 USER 65532:65532
 EXPOSE 3478
-RUN ["turnserver", "--help"]
+RUN ["turnserver", "--log-file=stdout", "--version"]
 ENTRYPOINT ["python3", "-m", "avatar_turn"]
 
 FROM slim AS runtime

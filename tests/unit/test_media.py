@@ -61,8 +61,8 @@ def report(**fields: Any) -> MediaReport:
         (of("HostPort"), None, "Unknown", "NotProbed", ["50020-50039", NODE]),
         (of("HostPort"), NOT_PROBED, "Unknown", "NotProbed", ["/api/admin/media"]),
         (of("HostPort"), report(error="refused"), "Unknown", "NotProbed", ["refused"]),
-        (of("HostPort"), report(answered=(PLACE,)), "True", "Answered", [PLACE, "operator's pod"]),
-        (of("HostPort"), report(), "False", "NoAnswer", [PLACE, "50020-50039", "portmap"]),
+        (of("HostPort"), report(answered=(PLACE,)), "True", "Answered", [NODE, "operator's pod"]),
+        (of("HostPort"), report(), "False", "NoAnswer", [NODE, "50020-50039", "portmap"]),
         (of("HostPort"), report(told=()), "False", "NoCandidate", ["window"]),
         (of("HostNetwork"), report(answered=(PLACE,)), "True", "Answered", ["operator's pod"]),
         (of("HostNetwork"), report(), "False", "NoAnswer", ["firewall"]),
@@ -97,7 +97,13 @@ def test_what_a_probe_proves(
 def test_what_peers_are_told(in_pool: Pool, host: str, candidates: tuple[str, ...], window: str) -> None:
     told = media.status(in_pool, HERE, 8616, None)
     assert (told.host, told.candidates, told.udp_port_range) == (host, candidates, window)
-    assert media.status(in_pool, HERE, 8616, report()).candidates == (PLACE,)
+    places = (PLACE, f"{NODE}:50022", "[2001:db8::7]:50023")
+    assert media.status(in_pool, HERE, 8616, report(told=places)).candidates == (NODE, "2001:db8::7")
+
+
+def test_the_ports_of_a_probe_are_not_worth_a_write() -> None:
+    one, other = (report(told=(f"{NODE}:{p}",), answered=(f"{NODE}:{p}",)) for p in (50021, 50022))
+    assert media.status(of("HostPort"), HERE, 8616, one) == media.status(of("HostPort"), HERE, 8616, other)
 
 
 @pytest.mark.parametrize(

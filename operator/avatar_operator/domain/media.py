@@ -9,6 +9,7 @@ the pool's network mode; nobody can tell for a client's own network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -76,7 +77,7 @@ def status(pool: Pool, pod: Pod, port: int, seen: MediaReport | None) -> MediaSt
     return MediaStatus(
         mode=network.mode,
         host=host,
-        candidates=(seen.told if seen is not None else ())[:MOST] or ((own,) if own else ()),
+        candidates=(_hosts(seen.told) if seen is not None else ())[:MOST] or ((own,) if own else ()),
         udp_port_range=f"{window.start}-{window.stop - 1}" if window is not None else "",
         reachable=reachable,
         message=message,
@@ -105,9 +106,9 @@ def verdict(pool: Pool, pod: Pod, seen: MediaReport | None) -> tuple[str, str, s
         return "Unknown", "NotProbed", f"no probe: {seen.error}; {_way(pool, pod)}"
     if network.mode in ("Pod", "Relay"):
         return _relayed(pool, seen)
-    where = ", ".join(seen.told)
+    where = ", ".join(_hosts(seen.told))
     if seen.answered:
-        return "True", "Answered", f"{', '.join(seen.answered)} answered a STUN request from the operator's pod"
+        return "True", "Answered", f"{', '.join(_hosts(seen.answered))} answered a STUN request from the operator's pod"
     if not seen.told:
         return (
             "False",
@@ -154,6 +155,11 @@ def _way(pool: Pool, pod: Pod) -> str:
         ports = f"UDP {window.start}-{window.stop - 1}"
         return f"clients must reach {ports} of {host}, and the cluster's network must map host ports (CNI portmap)"
     return f"clients must reach {host} on any UDP port above 1023: open it in the firewalls between them"
+
+
+def _hosts(places: Sequence[str]) -> tuple[str, ...]:
+    """The addresses of "host:port"s: each probe has other ports, and no two of them are worth a write."""
+    return tuple(dict.fromkeys(place.rpartition(":")[0].strip("[]") for place in places))
 
 
 def _is_address(text: str) -> bool:

@@ -12,7 +12,7 @@ EX_CONFIG = 78
 
 
 def main() -> int:
-    """Return only when something is wrong."""
+    """Return only when something is wrong, with the exit status."""
     program = shutil.which("turnserver")
     try:
         secret = Path(os.environ.get("TURN_SECRET_FILE", "/run/turn/secret")).read_text(encoding="utf-8").strip()
@@ -28,7 +28,6 @@ def main() -> int:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
     os.execv(program, [program, "-c", path])  # noqa: S606 - no shell: that is the point
-    return 0
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .gate import Gate
 from .keys import PoolKey, group_of
 from .metrics import Metrics
+from .patched import take_in
 from .probe import RuntimeProbe
 from .store import Store
 
@@ -225,17 +226,9 @@ class Executor:
     async def _mend_claim(self, key: GroupKey, action: MendClaim) -> None:
         meta = action.service.metadata
         seen = {**action.change.get("metadata", {}), "resourceVersion": meta.resource_version}
-        try:
-            raw = await self._client.merge_patch(
-                SERVICES, meta.namespace, meta.name, {**action.change, "metadata": seen}
-            )
+        patch = self._client.merge_patch(SERVICES, meta.namespace, meta.name, {**action.change, "metadata": seen})
+        if await take_in(self._client, self._store, SERVICES, Service, meta, patch):
             log.info("mended", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
-        except NotFoundError:
-            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
-            return
-        except ConflictError:
-            raw = await self._client.get(SERVICES, meta.namespace, meta.name)
-        self._store.apply(msgspec.json.decode(raw, type=Service))
 
     async def _release_claim(self, key: GroupKey, service: Service) -> None:
         meta = service.metadata
@@ -375,14 +368,8 @@ class Executor:
 
     async def _patch_pod(self, pod: Pod, body: Json) -> None:
         meta = pod.metadata
-        try:
-            raw = await self._client.merge_patch(PODS, meta.namespace, meta.name, body)
-            self._store.apply(msgspec.json.decode(raw, type=Pod))
-        except NotFoundError:
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
-        except ConflictError:
-            raw = await self._client.get(PODS, meta.namespace, meta.name)
-            self._store.apply(msgspec.json.decode(raw, type=Pod))
+        patch = self._client.merge_patch(PODS, meta.namespace, meta.name, body)
+        await take_in(self._client, self._store, PODS, Pod, meta, patch)
 
     # ---- instances ---------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from avatar_operator.kube.kinds import DEPLOYMENTS, ENGINES, SERVICES
 
 from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .metrics import Metrics
+from .patched import take_in
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -147,26 +148,14 @@ class TtsWorker:
         given = body.get("metadata")
         patch = {**body, "metadata": {**(given if isinstance(given, dict) else {})}}
         patch["metadata"] |= {"uid": meta.uid, "resourceVersion": meta.resource_version}  # type: ignore[operator]
-        try:
-            raw = await self._client.merge_patch(SERVICES, meta.namespace, meta.name, patch)
-            self._store.apply(msgspec.json.decode(raw, type=Service))
-        except NotFoundError:
-            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
-        except ConflictError:
-            raw = await self._client.get(SERVICES, meta.namespace, meta.name)
-            self._store.apply(msgspec.json.decode(raw, type=Service))
+        patching = self._client.merge_patch(SERVICES, meta.namespace, meta.name, patch)
+        await take_in(self._client, self._store, SERVICES, Service, meta, patching)
 
     async def _patch_deployment(self, deployment: Deployment, operations: list[dict[str, object]]) -> None:
         meta = deployment.metadata
         seen = {"op": "replace", "path": "/metadata/resourceVersion", "value": meta.resource_version}
-        try:
-            raw = await self._client.json_patch(DEPLOYMENTS, meta.namespace, meta.name, [seen, *operations])
-            self._store.apply(msgspec.json.decode(raw, type=Deployment))
-        except NotFoundError:
-            self._store.remove(Deployment, meta.namespace, meta.name, meta.uid, meta.resource_version)
-        except ConflictError:
-            raw = await self._client.get(DEPLOYMENTS, meta.namespace, meta.name)
-            self._store.apply(msgspec.json.decode(raw, type=Deployment))
+        patch = self._client.json_patch(DEPLOYMENTS, meta.namespace, meta.name, [seen, *operations])
+        await take_in(self._client, self._store, DEPLOYMENTS, Deployment, meta, patch)
 
     async def _confirm(self, key: TtsKey, action: ConfirmEngine) -> None:
         """Everything that is written by now fits on the GPU, or the reservation is taken back."""

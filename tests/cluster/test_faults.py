@@ -113,13 +113,13 @@ async def test_a_client_counted_between_look_and_collection_wins(
     rule = proxy.before(matching("patch", "avatarinstances", "Draining"), a_client_comes)
     await world.instance("one")
     await until("a try to drain", _hits(rule), lambda hits: hits)
-    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+    await world.stays("a used instance", lambda: world.is_in("one", "Running"), 2)
 
     rule = proxy.before(matching("delete", "avatarinstances"), a_client_comes)
     await world.connections("one", 0)
     await until("a try to delete", _hits(rule), lambda hits: hits)
     await world.phase("one", "Running")
-    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+    await world.stays("a used instance", lambda: world.is_in("one", "Running"), 2)
     await world.connections("one", 0)
     await world.gone("one")
     assert await operator.metric("avatar_operator_culled_active_total") == 0
@@ -136,7 +136,7 @@ async def test_a_client_counted_right_before_sleep_wins(world: World, proxy: Pro
     await world.instance("one")
     await until("a try to stop", _hits(rule), lambda hits: hits)
     await world.phase("one", "Running")
-    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+    await world.stays("a used instance", lambda: world.is_in("one", "Running"), 2)
     assert not [c for c in proxy.writes("pods") if c.verb == "delete"]
 
 
@@ -267,7 +267,3 @@ def _hits(rule: Rule) -> Callable[[], Awaitable[int]]:
         return rule.hits
 
     return look
-
-
-async def _is(world: World, name: str, phase: str) -> bool:
-    return bool((await world.status(name)).get("phase") == phase)

@@ -111,6 +111,8 @@ def cluster() -> Cluster:
     run = kubectl_of(found)
     run("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"), check=True)
     run("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all", check=True, timeout=90)
+    # A kind just established answers 429 until its storage is ready; kubectl waits for that.
+    run("get", "avatarpools,avatars,avatarinstances,ttsengines,gpunodes", "--all-namespaces", check=True)
     return found
 
 

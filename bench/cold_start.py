@@ -14,15 +14,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import secrets
 import statistics
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -35,11 +31,11 @@ from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient, Resource
 from avatar_operator.kube.errors import NotFoundError
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, POOLS, SERVICES
+from bench.figures import Json, spread, where
 
 NAMESPACES = Resource("", "v1", "namespaces")
 PAIR_PORT = 9700
 TIMEOUT_SECONDS = 60.0
-Json = dict[str, Any]
 
 FAKE = {
     "nodeSelector": {"type": "kwok"},
@@ -145,7 +141,7 @@ async def _measure(options: argparse.Namespace, bench: Bench) -> Json:
     avatar = await bench.client.create(
         AVATARS, bench.namespace, {**made, "kind": "Avatar", "spec": {"avatarName": "ada"}}
     )
-    body, service = _by_hand(msgspec.json.decode(pool, type=Pool), msgspec.json.decode(avatar, type=Avatar))
+    body, service = by_hand(msgspec.json.decode(pool, type=Pool), msgspec.json.decode(avatar, type=Avatar))
     pairs, instances = [], []
     for turn in range(options.warmup + options.runs):
         took = await bench.pair(body, service), await bench.instance(f"i{turn}", "ada")
@@ -157,32 +153,26 @@ async def _measure(options: argparse.Namespace, bench: Bench) -> Json:
     return {
         "bench": "cold_start",
         "node": "kwok" if options.fake else "kubelet",
-        "commit": _commit(),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        **where(),
         "runs": options.runs,
-        "pair_ms": _spread(pairs),
-        "instance_ms": _spread(instances),
+        "pair_ms": spread(pairs),
+        "instance_ms": spread(instances),
         "ratio_p50": round(statistics.median(instances) / statistics.median(pairs), 3),
         "added_p50_ms": round((statistics.median(instances) - statistics.median(pairs)) * 1000, 1),
     }
 
 
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-def _by_hand(pool: Pool, avatar: Avatar) -> tuple[Json, Json]:
-    """The Pod and the Service that the operator would make, under names of their own."""
-    meta = {"name": "by-hand", "namespace": pool.metadata.namespace, "uid": "none"}
-    instance = msgspec.convert({"metadata": meta, "spec": {"avatarName": "ada"}}, Instance)
-    body = objects.pod(pool, [instance], resolve(instance, pool, avatar), "by-hand", PAIR_PORT)
-    service = objects.service(instance, "by-hand", PAIR_PORT)
+def by_hand(pool: Pool, avatar: Avatar, name: str = "by-hand") -> tuple[Json, Json]:
+    """The Pod and the Service that the operator would make, under a name of their own."""
+    meta = {"name": name, "namespace": pool.metadata.namespace, "uid": "none"}
+    instance = msgspec.convert({"metadata": meta, "spec": {"avatarName": avatar.spec.avatar_name}}, Instance)
+    body = objects.pod(pool, [instance], resolve(instance, pool, avatar), name, PAIR_PORT)
+    service = objects.service(instance, name, PAIR_PORT)
     for item in (body, service):
         # Not the operator's: it would clean them up.
-        item["metadata"]["labels"] = {"by-hand": "true"}
+        item["metadata"] |= {"name": name, "labels": {"by-hand": name}}
         item["metadata"].pop("ownerReferences", None)
-    service["spec"]["selector"] = {"by-hand": "true"}
+    service["spec"]["selector"] = {"by-hand": name}
     return body, service
 
 
@@ -190,11 +180,6 @@ def _ready(event: Json, name: str) -> bool:
     item = event["object"]
     conditions = item.get("status", {}).get("conditions", [])
     return item["metadata"]["name"] == name and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-
-
-def _spread(seconds: list[float]) -> Json:
-    ms = sorted(s * 1000 for s in seconds)
-    return {"min": round(ms[0], 1), "p50": round(statistics.median(ms), 1), "max": round(ms[-1], 1)}
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ import asyncio
 import itertools
 import json
 import os
-import platform
 import secrets
 import statistics
 import tempfile
@@ -30,11 +29,11 @@ from avatar_operator.domain.names import API_VERSION, instance_name
 from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, POOLS
-from bench.cold_start import FAKE, NAMESPACES, _commit
+from bench.cold_start import FAKE, NAMESPACES
+from bench.figures import Json, cpu_seconds, spread, where
 from tests.support.operator import Operator
 from tests.support.rest import RestServer
 
-Json = dict[str, Any]
 Work = Callable[[int], Awaitable[None]]
 SERIAL = itertools.count()
 
@@ -196,46 +195,29 @@ async def _measure(options: argparse.Namespace, bench: Bench, servers: list[Rest
     rest, plain = statistics.median(rates["rest"]), statistics.median(rates["plain"])
     return {
         "bench": "joins",
-        "commit": _commit(),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        "load": os.getloadavg()[0],
+        **where(),
         "replicas": len(servers),
         "instances": options.instances,
         "paced_joins_per_second": options.rate,
-        "join_ms": _spread(latency),
+        "join_ms": spread(latency),
         "many_rest_per_second": [round(r) for r in rates["rest"]],
         "many_plain_per_second": [round(r) for r in rates["plain"]],
         "many_ratio": round(rest / plain, 2),
-        "many_rest_ms": _spread(loaded),
+        "many_rest_ms": spread(loaded),
         "many_api_cpu_ms_per_join": round(cpu[0] / len(loaded) * 1000, 2),
         "hot_api_cpu_ms_per_join": round(cpu[1] / (options.crowd * options.rounds) * 1000, 2),
         "hot_crowd": options.crowd,
         "hot_crowd_joins_per_second": [round(r) for r in crowd],
         "hot_40_joins_per_second": round(hot_rate),
-        "hot_40_ms": _spread(hot_took),
+        "hot_40_ms": spread(hot_took),
         "hot_40_plain_per_second": round(plain_hot_rate),
-        "hot_40_plain_ms": _spread(plain_hot_took),
+        "hot_40_plain_ms": spread(plain_hot_took),
     }
 
 
 def _cpu(servers: list[RestServer]) -> float:
     """CPU seconds that the servers have used."""
-    total = 0
-    for server in servers:
-        assert server.process is not None
-        fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
-
-
-def _spread(seconds: list[float]) -> Json:
-    ms = sorted(s * 1000 for s in seconds)
-    return {
-        "n": len(ms),
-        "p50": round(statistics.median(ms), 1),
-        "p99": round(ms[int(len(ms) * 0.99)], 1),
-        "max": round(ms[-1], 1),
-    }
+    return sum(cpu_seconds(server.process.pid) for server in servers if server.process is not None)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import json
 import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -112,23 +112,23 @@ class Bench:
                 await asyncio.sleep(0.05)
 
 
-async def measure(options: argparse.Namespace) -> Json:
+async def measure(given: argparse.Namespace) -> Json:
     """The figures of one run."""
-    found = credentials.find(options.kubeconfig)
+    found = credentials.find(given.kubeconfig)
     async with credentials.open_session(found, "bench") as session:
         client = KubeClient(session, found.server)
         namespace = f"bench-{secrets.token_hex(3)}"
         await client.create(NAMESPACES, "", {"metadata": {"name": namespace}})
         try:
-            return await _measure(options, Bench(client, session, found.server, namespace))
+            return await _measure(given, Bench(client, session, found.server, namespace))
         finally:
             await client.delete(NAMESPACES, "", namespace)
 
 
-async def _measure(options: argparse.Namespace, bench: Bench) -> Json:
-    runtime = {"image": options.image, **(FAKE if options.fake else {})}
+async def _measure(given: argparse.Namespace, bench: Bench) -> Json:
+    runtime = {"image": given.image, **(FAKE if given.fake else {})}
     # A fake pod answers nobody, so its activity is not asked for.
-    source = "Connections" if options.fake else "Runtime"
+    source = "Connections" if given.fake else "Runtime"
     spec = {
         "runtime": runtime,
         "network": {"mode": "Pod"},
@@ -143,18 +143,18 @@ async def _measure(options: argparse.Namespace, bench: Bench) -> Json:
     )
     body, service = by_hand(msgspec.json.decode(pool, type=Pool), msgspec.json.decode(avatar, type=Avatar))
     pairs, instances = [], []
-    for turn in range(options.warmup + options.runs):
+    for turn in range(given.warmup + given.runs):
         took = await bench.pair(body, service), await bench.instance(f"i{turn}", "ada")
-        if turn >= options.warmup:
+        if turn >= given.warmup:
             pairs.append(took[0])
             instances.append(took[1])
-            print(f"\r{turn - options.warmup + 1}/{options.runs}", end="", flush=True)
+            print(f"\r{turn - given.warmup + 1}/{given.runs}", end="", flush=True)
     print()
     return {
         "bench": "cold_start",
-        "node": "kwok" if options.fake else "kubelet",
+        "node": "kwok" if given.fake else "kubelet",
         **where(),
-        "runs": options.runs,
+        "runs": given.runs,
         "pair_ms": spread(pairs),
         "instance_ms": spread(instances),
         "ratio_p50": round(statistics.median(instances) / statistics.median(pairs), 3),
@@ -182,15 +182,20 @@ def _ready(event: Json, name: str) -> bool:
     return item["metadata"]["name"] == name and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def main() -> None:
-    """Measure and print JSON."""
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's, or those given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kubeconfig")
     parser.add_argument("--fake", action="store_true", help="on a kwok node")
     parser.add_argument("--image", default="localhost/avatar-operator/runtime:dev")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=2)
-    print(json.dumps(asyncio.run(measure(parser.parse_args())), indent=2))
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    print(json.dumps(asyncio.run(measure(options())), indent=2))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cluster, MakeOperator
-from tests.support.api import until
+from tests.support.api import Json, until
 from tests.support.operator import Operator
 from tests.support.proxy import Call, Proxy, Rule, matching
 from tests.support.world import World
@@ -89,6 +89,28 @@ async def test_an_answer_lost_after_a_creation_doubles_nothing(
     status = await world.phase("one", "Running")
     assert status["port"] == 8615
     assert await world.left() == ["pod/avatar-8615", "svc/avatar-8615"]
+
+
+async def test_what_was_decided_for_another_of_the_name_is_not_written(
+    world: World, proxy: Proxy, operator: Operator
+) -> None:
+    """Deleted and made anew in the moment in which the operator writes that it is Running."""
+    await world.pool()
+    await world.avatar("ada", "bob")
+    made: list[Json] = []
+
+    async def replace(call: Call) -> None:
+        await world.delete("one")
+        made.append(await world.instance("one", "bob"))
+
+    proxy.before(matching("patch", "avatarinstances", "Running"), replace)
+    await world.instance("one", "ada")
+    status = await world.phase("one", "Running", timeout=40)
+    late = next(call for call in proxy.writes("avatarinstances") if call.phase == "Running")
+    assert late.code == 422, "the late one is refused"
+    [pod] = [p for p in await world.pods() if "deletionTimestamp" not in p["metadata"]]
+    assert pod["metadata"]["name"] == status["podName"]
+    assert pod["metadata"]["creationTimestamp"] >= made[0]["metadata"]["creationTimestamp"]
 
 
 async def test_conflicts_of_status_are_planned_anew(world: World, proxy: Proxy, operator: Operator) -> None:

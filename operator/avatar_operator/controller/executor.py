@@ -45,7 +45,7 @@ from avatar_operator.domain.names import (
 from avatar_operator.domain.objects import mended
 from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.plan import wants_to_run
-from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
+from avatar_operator.domain.resources import Avatar, Instance, InstanceStatus, Pod, Service
 from avatar_operator.domain.status import full
 from avatar_operator.domain.view import Activity, GpuHints, GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.client import KubeClient
@@ -288,10 +288,9 @@ class Executor:
 
     async def _raise_estimate(self, action: RaiseEstimate) -> None:
         meta = action.avatar.metadata
-        body = {"metadata": {"uid": meta.uid}, "status": {"vram": full(action.vram)}}
-        with contextlib.suppress(NotFoundError, ConflictError):
-            raw = await self._client.merge_patch(AVATARS, meta.namespace, meta.name, body, "status")
-            self._store.apply(msgspec.json.decode(raw, type=Avatar))
+        body = {"metadata": {"resourceVersion": meta.resource_version}, "status": {"vram": full(action.vram)}}
+        patch = self._client.merge_patch(AVATARS, meta.namespace, meta.name, body, "status")
+        if await take_in(self._client, self._store, AVATARS, Avatar, meta, patch):
             text = f"a pod ran out of GPU memory; the next one reserves {action.vram.estimate_mib} MiB"
             self._recorder.record("Avatar", meta, Event("Warning", "EstimateRaised", text))
 
@@ -375,20 +374,15 @@ class Executor:
 
     async def _patch_status(self, action: PatchStatus, memory: Memory) -> None:
         meta = action.instance.metadata
-        body: dict[str, object] = {"status": action.status}
-        # The UID keeps a patch off a namesake created meanwhile.
-        body["metadata"] = {"uid": meta.uid, **({"resourceVersion": meta.resource_version} if action.exact else {})}
-        try:
-            raw = await self._client.merge_patch(INSTANCES, meta.namespace, meta.name, body, "status")
-        except NotFoundError:
-            self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
-            return
-        except ConflictError:
-            await self._read_again(action.instance)
-            return
-        self._store.apply(msgspec.json.decode(raw, type=Instance))
-        self._tell(action)
-        self._measure(action, memory)
+        if action.exact or action.instance.status == InstanceStatus():
+            body = {"metadata": {"resourceVersion": meta.resource_version}, "status": action.status}
+            patch = self._client.merge_patch(INSTANCES, meta.namespace, meta.name, body, "status")
+        else:
+            # By UID, which keeps it off a namesake made meanwhile: a backend that counts must not hold it up.
+            patch = self._client.patch_status(INSTANCES, meta.namespace, meta.name, meta.uid, action.status)
+        if await take_in(self._client, self._store, INSTANCES, Instance, meta, patch):
+            self._tell(action)
+            self._measure(action, memory)
 
     def _tell(self, action: PatchStatus) -> None:
         meta = action.instance.metadata

@@ -27,7 +27,7 @@ from avatar_operator.domain.tts_view import (
     TtsKey,
 )
 from avatar_operator.kube.client import KubeClient, Resource
-from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
+from avatar_operator.kube.errors import AlreadyExistsError, RejectedError
 from avatar_operator.kube.events import Recorder
 from avatar_operator.kube.kinds import DEPLOYMENTS, ENGINES, SERVICES
 
@@ -180,18 +180,15 @@ class TtsWorker:
 
     async def _say(self, key: TtsKey, action: SayEngine) -> None:
         meta = action.engine.metadata
-        body = {"metadata": {"uid": meta.uid}, "status": action.status}
-        try:
-            raw = await self._client.merge_patch(ENGINES, meta.namespace, meta.name, body, "status")
-        except (NotFoundError, ConflictError):
-            self._store.remove(TtsEngine, meta.namespace, meta.name, meta.uid, meta.resource_version)
+        body = {"metadata": {"resourceVersion": meta.resource_version}, "status": action.status}
+        patch = self._client.merge_patch(ENGINES, meta.namespace, meta.name, body, "status")
+        if not await take_in(self._client, self._store, ENGINES, TtsEngine, meta, patch):
             return
         now = datetime.now(UTC)
         hints = self._hints[key]
         if action.status.get("phase") == "Stopped":
             hints = replace(hints, confirmed="")
         self._hints[key] = replace(hints, said_at=now)
-        self._store.apply(msgspec.json.decode(raw, type=TtsEngine))
         self._metrics.tts.observe(action.engine, action.status, now)
         for event in action.events:
             self._recorder.record("TTSEngine", meta, event)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cluster, MakeOperator
-from tests.support.api import Json, until
+from tests.support.api import GROUP, Json, until
 from tests.support.operator import Operator
 from tests.support.proxy import Call, Proxy, Rule, matching
 from tests.support.world import World
@@ -111,6 +111,25 @@ async def test_what_was_decided_for_another_of_the_name_is_not_written(
     [pod] = [p for p in await world.pods() if "deletionTimestamp" not in p["metadata"]]
     assert pod["metadata"]["name"] == status["podName"]
     assert pod["metadata"]["creationTimestamp"] >= made[0]["metadata"]["creationTimestamp"]
+
+
+async def test_a_port_is_held_while_its_pod_is_on_the_way(world: World, proxy: Proxy, operator: Operator) -> None:
+    """The claim is deleted by hand just before its pod is made: nobody else may take the port."""
+    await world.pool(maxInstances=1)
+    await world.avatar("ada", "bob")
+
+    async def unclaim(call: Call) -> None:
+        await world.api.delete("services", world.namespace, "avatar-8615")
+        await world.instance("two", "bob")
+        await world.phase("two", "Pending", reason="PoolFull")
+
+    proxy.before(matching("create", "pods"), unclaim)
+    await world.instance("one", "ada")
+    await world.phase("one", "Running", timeout=40)
+    await until("the claim", world.left, lambda names: names == ["pod/avatar-8615", "svc/avatar-8615"])
+    assert {c.body["metadata"]["labels"][f"{GROUP}/group"] for c in proxy.writes("services") if c.verb == "create"} == {
+        (await world.pods())[0]["metadata"]["labels"][f"{GROUP}/group"]
+    }
 
 
 async def test_conflicts_of_status_are_planned_anew(world: World, proxy: Proxy, operator: Operator) -> None:

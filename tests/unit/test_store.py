@@ -333,6 +333,20 @@ def test_a_reservation_of_an_instance_that_went_is_given_back() -> None:
     assert view(store, two).admission.port == 8615
 
 
+def test_the_port_of_a_pod_on_its_way_goes_to_nobody_else() -> None:
+    """Though its claim is deleted by hand meanwhile."""
+    store, changed, (one, two) = waiting_store(2, max_instances=1)
+    store.apply(service(one))
+    store.expect_pod(key(one), DEFAULT, 8615)
+    store.remove(Service, NAMESPACE, "avatar-8615")
+    assert store.held(DEFAULT) == {8615}
+    assert view(store, two).admission.port is None
+    changed.clear()
+    store.pod_came(key(one), DEFAULT, 8615)
+    assert store.held(DEFAULT) == set()
+    assert key(one) in changed, "the next in the queue is told"
+
+
 def test_a_claim_that_another_pool_got_first_does_not_count_here() -> None:
     rival = instance("rival", "R", pool_ref="other")
     store, _, (one,) = waiting_store(1)

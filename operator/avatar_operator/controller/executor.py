@@ -115,9 +115,11 @@ class Executor:
         self._namespaces = tuple(namespaces) or ("",)
 
     def prepare(self, key: GroupKey, pool: PoolKey, action: Action) -> None:
-        """What must be known before anything else is planned: the port of a claim on its way."""
+        """What must be known before anything else is planned: the port of a claim or a pod on its way."""
         if isinstance(action, CreateClaim):
             self._store.reserve(key, pool, action.port, action.placement)
+        elif isinstance(action, CreatePod):
+            self._store.expect_pod(key, pool, _port(action))
 
     async def run(self, key: GroupKey, pool: PoolKey, memory: Memory, action: Action) -> None:
         """Carry out ``action``; the store knows its result when this returns."""
@@ -305,7 +307,7 @@ class Executor:
             pod = msgspec.json.decode(await self._client.get(PODS, key.namespace, name), type=Pod)
             self._store.apply(pod)
             if pod.metadata.labels.get(LABEL_GROUP) != key.id:
-                await self._give_up_port(key, pool, int(action.body["metadata"]["labels"][LABEL_PORT]))
+                await self._give_up_port(key, pool, _port(action))
         except RejectedError as error:
             if "being terminated" in error.message:
                 # The namespace is being deleted: there is nothing to start, and nothing to say it in.
@@ -313,6 +315,8 @@ class Executor:
                 raise
             memory.rejection = ("PodRejected", f"the API server refuses the pod: {error.message}")
             log.warning("pod refused: %s", error, extra={"namespace": key.namespace, "pod": name})
+        finally:
+            self._store.pod_came(key, pool, _port(action))
 
     async def _give_up_port(self, key: GroupKey, pool: PoolKey, port: int) -> None:
         """The pod's name is another's: the claim is of no use, the next plan takes another port."""
@@ -455,6 +459,10 @@ class Executor:
             self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return
         self._store.apply(msgspec.json.decode(raw, type=Instance))
+
+
+def _port(action: CreatePod) -> int:
+    return int(action.body["metadata"]["labels"][LABEL_PORT])
 
 
 def _host(pod: Pod) -> str:

@@ -102,6 +102,8 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
         "queuePosition": None,
         "retryTime": None,
         "sharedWith": None,
+        # The idle clock stops while nobody could use it, and starts anew when it serves again.
+        "idleDeadline": None,
     }
     conditions = (
         ("PortClaimed", "True", "Claimed", f"Service {pod.metadata.name}"),

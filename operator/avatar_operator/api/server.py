@@ -24,6 +24,7 @@ from avatar_operator.process import http
 
 from . import app
 from .auth import AuthConfigError, Authenticator, Bearer, Open, Roles, is_loopback
+from .door import Door, Policy
 from .ends import Ends
 from .ice import Ice
 from .limits import Limiter, LocalLimiter, RedisLimiter
@@ -31,7 +32,7 @@ from .metrics import ApiMetrics
 from .protocol import BoundedProtocol
 from .reviews import TokenReviews
 from .rolls import Rolls
-from .routes import Policy, Routes
+from .routes import Routes
 from .starts import Starts
 from .tokens import Claims, KeySet, SharedSecret
 from .world import SILENCE_SECONDS, World
@@ -158,7 +159,8 @@ class _Parts:
         self.starts = Starts(client, self.world, rolls, metrics, _now)
         self.ends = Ends(client, self.world, rolls, self.starts, metrics, _now)
         ice = Ice(client, options.namespace)
-        routes = Routes(self.world, self.starts, self.ends, ice, authenticator, limiter, metrics, options.policy, _now)
+        door = Door(authenticator, limiter, metrics, options.policy)
+        routes = Routes(self.world, self.starts, self.ends, ice, door, metrics, options.policy, _now)
         self.app = app.build(routes, origins=options.origins, local=options.auth.mode == "none")
         self.tasks: list[asyncio.Task[None]] = []
 

@@ -416,6 +416,21 @@ class GpuStatus(Model, frozen=True):
     reserved_mib: int = field(default=0, name="reservedMiB")
 
 
+class MediaStatus(Model, frozen=True):
+    """status.media: where peers find the audio and video; see the CRD and docs/media.md.
+
+    ``host`` stands in an answer's candidates instead of the pod's own address;
+    empty: nothing is rewritten. ``reachable`` is True, False or Unknown.
+    """
+
+    mode: str = ""
+    host: str = ""
+    candidates: tuple[str, ...] = ()
+    udp_port_range: str = ""
+    reachable: str = "Unknown"
+    message: str = ""
+
+
 class LastTermination(Model, frozen=True):
     """status.lastTermination: why the last pod of this instance ended."""
 
@@ -438,6 +453,7 @@ class InstanceStatus(Model, frozen=True):
     webrtc_url: str | None = None
     node: str | None = None
     gpu: GpuStatus | None = None
+    media: MediaStatus | None = None
     pod_name: str | None = None
     connections: int = 0
     sessions: tuple[Session, ...] = ()

@@ -32,7 +32,7 @@ _FIXED_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
 )
-_EXPOSED = b"X-Request-ID, Retry-After, Location"
+_EXPOSED = b"X-Request-ID, Retry-After, Location, Link"
 
 
 @dataclass(slots=True)
@@ -160,7 +160,7 @@ class _Answer:
             204,
             b"",
             [
-                (b"access-control-allow-methods", b"GET, POST"),
+                (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
                 (b"access-control-allow-headers", asked or b"Authorization, Content-Type"),
                 (b"access-control-max-age", b"600"),
             ],

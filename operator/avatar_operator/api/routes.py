@@ -239,9 +239,9 @@ class Routes:
         return json_answer(shapes.StatusAnswer("success", views.status_view(self.world, self.now())))
 
 
-def path_id(request: Request) -> str:
-    """The avatar_id in the path."""
-    text: str = request.path_params["avatar_id"]
+def path_id(request: Request, name: str = "avatar_id") -> str:
+    """An id in the path."""
+    text: str = request.path_params[name]
     if len(text) > ID_MOST:
         raise not_found("there is no avatar with so long an id")
     return text

@@ -21,8 +21,6 @@ _BUSY = re.compile(r"drain|initiali[sz]ing|not ready|too many", re.IGNORECASE)
 _NO_SESSION = re.compile(
     r"no session|session.{0,60}(not found|not exist|unknown|has ended)|unknown session", re.IGNORECASE
 )
-    r"no session|session.{0,60}(not found|not exist|unknown|has ended)|unknown session", re.IGNORECASE
-)
 _BROKEN = re.compile(r"internal error", re.IGNORECASE)
 
 FULL_RETRY = 10

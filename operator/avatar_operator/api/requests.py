@@ -24,6 +24,7 @@ _WORDS = {
     "avatar_name": "1 to 128 characters, none of them a control character, '/' or '\\'; it may not begin with '-', "
     "begin or end with white space, or be '.' or '..'",
     "avatar_id": "1 to 128 characters, none of them a control character, '/' or '\\'",
+    "sessionid": "what the answer to the offer said, a number or 1 to 128 characters of ASCII without spaces",
     "pool": "the name of an AvatarPool: lower-case letters, digits and '-'",
 }
 

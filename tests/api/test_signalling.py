@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -325,3 +326,35 @@ async def test_a_lease_keeps_a_session_whose_peer_is_gone(world: World, make_pod
         timeout=30,
     )
     assert (ids(status), status["connections"]) == (["leased"], 1)
+
+
+VIEWERS = 20
+
+
+async def test_twenty_viewers_and_no_more(world: World, make_pod: MakePod, rest: Rest, server: RestServer) -> None:
+    """Each sees moving pictures; the next one is refused, through the API and by the instance's own port."""
+    runtime = await make_pod("--max_session", str(VIEWERS))
+    await started(rest, world)
+    url = f"{server.url}/avatar/g"
+    async with contextlib.AsyncExitStack() as stack:
+        peers = [AvatarSession.connect(url, timeout=120, limit=4) for _ in range(VIEWERS)]
+        viewers = list(await asyncio.gather(*(stack.enter_async_context(peer) for peer in peers)))
+        status = await only(world)
+        assert status["connections"] == VIEWERS
+        assert {s["runtimeSessionId"] for s in status["sessions"]} == {v.sessionid for v in viewers}
+        body = await offer()
+        refused = await rest.post("/avatar/g/offer", body)
+        assert (refused.code, refused.body["message"]) == (
+            409,
+            f"the avatar is full: Maximum session limit reached ({VIEWERS}/{VIEWERS})",
+        )
+        direct = await call("POST", f"{runtime.url}/offer", body)
+        assert direct == (200, {"code": -1, "msg": f"Maximum session limit reached ({VIEWERS}/{VIEWERS})"})
+
+        async def moving() -> int:
+            shown = [v.recording.pictures for v in viewers]
+            return sum(any((p.luma != of[0].luma).any() for p in of[1:]) for of in shown)
+
+        await until("pictures that move for all of them", moving, lambda count: count == VIEWERS, timeout=60)
+        print("first pictures after", sorted(round(v.first_frame, 2) for v in viewers))
+    await until("the end of the records", lambda: only(world), lambda s: not s.get("sessions"), timeout=60)

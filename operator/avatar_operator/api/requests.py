@@ -66,9 +66,12 @@ async def read_sdp(request: Request) -> str:
     if content_type(request) != SDP:
         raise Problem(415, f"send an SDP offer (Content-Type: {SDP})")
     try:
-        return (await body(request)).decode()
+        offer = (await body(request)).decode()
     except UnicodeDecodeError:
         raise bad_request("the body is no SDP: it is not UTF-8") from None
+    if not offer.strip():
+        raise bad_request("the body is empty: send an SDP offer")
+    return offer
 
 
 def content_type(request: Request) -> str:

@@ -395,6 +395,7 @@ def schemas() -> dict[str, Any]:
     components["AudioRequest"] = {
         "type": "object",
         "required": ["sessionid", "file"],
+        "additionalProperties": False,
         "properties": {
             "sessionid": {"type": "string", "minLength": 1},
             "file": {"type": "string", "format": "binary", "minLength": 1},

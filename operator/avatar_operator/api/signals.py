@@ -114,7 +114,7 @@ class SignalRoutes:
         async with self.recordings:
             raw = await requests.body(request, AUDIO_MOST)
             form = await multipart.parse(request.headers.get("content-type", ""), raw)
-            sessionid = form.texts.get("sessionid", "")
+            sessionid = form.sessionid
             if form.file is None or not form.file[2] or not sessionid:
                 raise bad_request("the form needs sessionid and file, a WAV or MP3 file")
             item = await self.offers.talking(path_id(request), sessionid, who)

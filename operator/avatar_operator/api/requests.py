@@ -16,6 +16,7 @@ BODY_SECONDS = 10.0
 # So many bytes get BODY_SECONDS; larger bodies more.
 BYTES_A_BODY_TIME = 2 << 20
 JSON, SDP = "application/json", "application/sdp"
+SDP_PATTERN = r"^v=0\r?\n"
 KEY_MOST = 255
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -69,8 +70,8 @@ async def read_sdp(request: Request) -> str:
         offer = (await body(request)).decode()
     except UnicodeDecodeError:
         raise bad_request("the body is no SDP: it is not UTF-8") from None
-    if not offer.strip():
-        raise bad_request("the body is empty: send an SDP offer")
+    if not re.match(SDP_PATTERN, offer):
+        raise bad_request("the body is no SDP: it begins with the line v=0")
     return offer
 
 

@@ -401,5 +401,5 @@ def schemas() -> dict[str, Any]:
             "file": {"type": "string", "format": "binary", "minLength": 1},
         },
     }
-    components["Sdp"] = {"type": "string", "minLength": 1}
+    components["Sdp"] = {"type": "string", "pattern": r"^v=0\r?\n"}
     return components

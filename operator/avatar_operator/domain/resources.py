@@ -394,13 +394,17 @@ class InstanceSpec(Model, frozen=True):
 
 
 class Session(Model, frozen=True):
-    """status.sessions[]: one user's session, kept by a backend or the REST API."""
+    """status.sessions[]: one user's session, kept by a backend or the REST API.
+
+    ``runtime_session_id``: what the runtime calls it, where its offer went through the REST API.
+    """
 
     id: str
     user: str = ""
     since: datetime | None = None
     expires: datetime | None = None
     ttl_seconds: int | None = None
+    runtime_session_id: str = ""
 
 
 class GpuStatus(Model, frozen=True):

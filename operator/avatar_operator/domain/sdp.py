@@ -1,4 +1,4 @@
-"""The answer's SDP, rewritten for peers that reach a pod by another address than its own. Pure text.
+"""SDP on its way between peer and runtime: answers with addresses that peers reach, offers that end. Pure text.
 
 A pod behind hostPorts or a 1:1 NAT knows only its own address and puts that
 into its host candidates; the ports are right. Peers need the address of the
@@ -43,6 +43,33 @@ def rewritten(answer: str, addresses: Sequence[str]) -> str:
     for section in media:
         lines += _section(section, told, complete=complete)
     return end.join(lines)
+
+
+def completed(offer: str) -> str:
+    """``offer`` as an ICE agent without trickle can use it.
+
+    Sections with candidates get ``a=end-of-candidates`` where it is missing:
+    without it aioice never gives up. Candidates hidden behind mDNS names go, as
+    nobody outside of the peer's own network can look them up; the peer's checks
+    reveal its address, so such a section is not at its end.
+    """
+    head, *media = _sections(offer.replace("\r\n", "\n").split("\n"))
+    lines = head
+    for section in media:
+        kept = [line for line in section if not _is_mdns(line)]
+        if len(kept) < len(section):
+            kept = [line for line in kept if line != _END]
+        elif _END not in head and _END not in kept:
+            places = [n for n, line in enumerate(kept) if line.startswith(_CANDIDATE)]
+            if places:
+                kept.insert(places[-1] + 1, _END)
+        lines = lines + kept
+    return "\r\n".join(lines)
+
+
+def _is_mdns(line: str) -> bool:
+    parts = line.split(" ")
+    return line.startswith(_CANDIDATE) and len(parts) > 4 and parts[4].lower().endswith(".local")
 
 
 def _sections(lines: list[str]) -> list[list[str]]:

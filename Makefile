@@ -7,7 +7,7 @@ DEVCLUSTER := python3 -m devcluster
 PYTEST_ARGS ?=
 CHAOS_ARGS ?= --runs 20
 
-.PHONY: help demo test chaos check cluster images clean bootstrap lint types unit chart-lint generated format locks
+.PHONY: help demo test chaos check cluster images clean bootstrap lint types unit chart-lint generated format locks docs
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ lint: bootstrap ## ruff: lint and format
 	@$(PYTHON) -m ruff format --check --quiet .
 
 types: bootstrap ## mypy, strict
-	@$(PYTHON) -m mypy operator runtime devcluster demo chaos
+	@$(PYTHON) -m mypy operator runtime devcluster demo chaos docsite
 
 unit: bootstrap ## unit tests
 	@$(PYTHON) -m pytest -q tests/unit
@@ -51,6 +51,9 @@ chart-lint: bootstrap ## helm lint, and what is made from the chart and the code
 
 generated: bootstrap ## make README and schema of the chart, metrics reference, dashboard and manifests anew
 	@PATH="$$($(DEVCLUSTER) binaries):$$PATH" scripts/chart-lint --write
+
+docs: bootstrap ## the documentation site, in out/site
+	@scripts/docs
 
 format: bootstrap ## rewrite the code in the project's format
 	@$(PYTHON) -m ruff check --fix --quiet .

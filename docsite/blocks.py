@@ -8,9 +8,11 @@ and made-up parts of names may differ; a line ``â€¦`` stands for any lines, ``â€
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import secrets
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +30,8 @@ DIFFERS = (
     (re.compile(r"-[0-9a-f]{10}\b"), "-<hash>"),
     (re.compile(r"\b(?:[a-z][a-z0-9]*-node|node-1)\b"), "<node>"),
     (re.compile(r"(?:\b\d+[dhms]){2,}(?![\w-])"), "<age>"),
-    (re.compile(r"-?\b\d+(?:\.\d+)? ?(?:ms|s|m|h|d)(?![\w-])"), "<age>"),
-    (re.compile(r"-?\b\d+\.\d+\b"), "<number>"),
+    (re.compile(r"(?<!\w)[+-]?\d+(?:\.\d+)? ?(?:ms|s|m|h|d)(?![\w-])"), "<age>"),
+    (re.compile(r"(?<!\w)[+-]?\d+\.\d+\b"), "<number>"),
     (re.compile(r"[ \t]+"), " "),
 )
 
@@ -83,14 +85,23 @@ def fits(said: str, printed: str) -> bool:
 
 
 class Shell:
-    """A bash in which blocks are run one after another: ``async with Shell(folder, environment) as shell``."""
+    """A bash in which blocks are run one after another: ``async with Shell(folder, environment) as shell``.
+
+    A command that fails ends it; the next block gets a new one, without the variables of the old.
+    """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._environment = {**os.environ, **environment, "PS1": "", "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "200"}
+        self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Shell:
-        # `-e`: a command that fails ends the shell, and so the page.
+        return self
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is not None and self._process.returncode is None:
+            return self._process
+        # `-e`: a command that fails ends the shell, and so the block.
         self._process = await asyncio.create_subprocess_exec(
             *("bash", "--noprofile", "--norc", "-e", "-o", "pipefail"),
             cwd=self._folder,
@@ -99,32 +110,41 @@ class Shell:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=1 << 20,
+            start_new_session=True,
         )
-        return self
+        return self._process
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        """The shell and everything that it started: the pipe is open for as long as one of them lives."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
     async def __aexit__(self, *_: object) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        if self._process is not None:
+            await self._end(self._process)
 
     async def run(self, script: str, timeout: float) -> str:
         """What a script prints, in stdout and stderr. Differs when it fails or takes longer than ``timeout`` seconds."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        process = await self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
         end = f"end-{secrets.token_hex(8)}"
         # The block's commands read nothing: what they might read is the next block.
         whole = "{\n" + script + "\n} < /dev/null\necho " + end + "\n"
-        self._process.stdin.write(whole.encode())
-        await self._process.stdin.drain()
+        process.stdin.write(whole.encode())
+        await process.stdin.drain()
         printed = ""
         try:
             async with asyncio.timeout(timeout):
-                while line := (await self._process.stdout.readline()).decode(errors="replace"):
+                while line := (await process.stdout.readline()).decode(errors="replace"):
                     if line.rstrip("\n").endswith(end):
                         return printed + line.rstrip("\n").removesuffix(end)
                     printed += line
         except TimeoutError:
+            await self._end(process)
             raise Differs(f"did not end in {timeout:.0f} s:\n{script}\nprinted so far:\n{printed}") from None
+        await process.wait()
         raise Differs(f"failed:\n{script}\nprinted:\n{printed}")
 
 

@@ -3,6 +3,7 @@ tree. Links are made to fit; one that leads nowhere is an error."""
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ def own() -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 
 
+@functools.cache
 def made() -> dict[str, str]:
     """What is made from the code: text by path in the site."""
     found = {

@@ -6,14 +6,13 @@ With AVATAR_TEST_RECORD=1 what was printed is written into the tutorial instead.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from docsite.blocks import Differs, Shell, blocks, play, recorded
+from docsite.blocks import Block, Differs, Shell, blocks, play, recorded
 from tests.conftest import ROOT, Cluster
 from tests.e2e.conftest import RELEASE, SYSTEM, TAG, install
 from tests.e2e.conftest import run as command
@@ -23,6 +22,7 @@ TUTORIAL = ROOT / "docs/tutorial.md"
 RECORD = os.environ.get("AVATAR_TEST_RECORD") == "1"
 TAGS = f"--set image.tag={TAG},runtime.image.tag={TAG},tts.image.tag={TAG}"
 BLOCK_SECONDS = 200
+CONVERSATIONS = 3
 
 
 @pytest.fixture
@@ -42,17 +42,27 @@ async def shell(cluster: Cluster, alone: None, tmp_path: Path) -> AsyncIterator[
         install(cluster)
 
 
+async def typed(shell: Shell, block: Block) -> str:
+    """A block's output. A conversation that a busy machine lost is held again: that is no fault of the page."""
+    for left in reversed(range(CONVERSATIONS if "avatar talk" in block.script else 1)):
+        try:
+            return await (shell.run(block.script, BLOCK_SECONDS) if RECORD else play(shell, block, BLOCK_SECONDS))
+        except Differs:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.timeout(600)
 async def test_the_first_hour(shell: Shell) -> None:
     page = TUTORIAL.read_text(encoding="utf-8")
     # Images that were built by another name than the chart's are told to helm.
-    typed = page.replace("charts/avatar-operator --namespace", f"charts/avatar-operator {TAGS} --namespace")
+    tagged = page.replace("charts/avatar-operator --namespace", f"charts/avatar-operator {TAGS} --namespace")
     outputs: dict[int, str] = {}
     try:
-        for block in blocks(typed):
+        for block in blocks(tagged):
             if not block.reason:
-                outputs[block.line] = await (
-                    shell.run(block.script, BLOCK_SECONDS) if RECORD else play(shell, block, BLOCK_SECONDS)
-                )
+                outputs[block.line] = await typed(shell, block)
     finally:
         if RECORD:
             TUTORIAL.write_text(recorded(page, outputs), encoding="utf-8")

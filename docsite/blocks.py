@@ -38,7 +38,7 @@ DIFFERS = (
 
 @dataclass(frozen=True)
 class Block:
-    """A block of commands. ``printed``: what the page says, None where it says nothing; ``reason``: why it is not run."""
+    """A block of commands. ``printed``: what the page says, None for nothing; ``reason``: why it is not run."""
 
     line: int
     script: str
@@ -51,7 +51,7 @@ class Differs(AssertionError):
 
 
 def blocks(page: str) -> list[Block]:
-    """The command blocks of a page, in order. Blocks of an unnamed language are an error: nobody knows what they are."""
+    """The command blocks of a page, in order. A block without a language is an error: nobody knows what it is."""
     found: list[Block] = []
     fences = list(FENCE.finditer(page))
     for index, fence in enumerate(fences):
@@ -125,7 +125,7 @@ class Shell:
             await self._end(self._process)
 
     async def run(self, script: str, timeout: float) -> str:
-        """What a script prints, in stdout and stderr. Differs when it fails or takes longer than ``timeout`` seconds."""
+        """What a script prints, stderr too. Differs when it fails or takes longer than ``timeout`` seconds."""
         process = await self._started()
         assert process.stdin is not None
         assert process.stdout is not None

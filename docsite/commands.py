@@ -59,6 +59,6 @@ def usual(option: Any) -> str:
     value = option.default
     if option.required:
         return "required"
-    if value is None or value is False or value == "" or value == () or value == [] or callable(value):
+    if value is None or value is False or value in ("", (), []) or callable(value):
         return ""
     return code("on" if value is True else str(value))

@@ -60,7 +60,7 @@ def reduced(document: Json, wanted: Iterable[tuple[str, str, str]]) -> Json:
 def references(node: Any) -> Iterable[str]:
     """Every reference in a schema."""
     if isinstance(node, dict):
-        if "$ref" in node:
+        if isinstance(node.get("$ref"), str):
             yield node["$ref"]
         for child in node.values():
             yield from references(child)

@@ -1,7 +1,7 @@
 """What the chart and the manifests make, against the schemas of each supported Kubernetes, by kubeconform.
 
-The schemas are those of Kubernetes' own OpenAPI documents (tests/chart/schemas, by scripts/kubernetes-schemas), and that of
-the API server that the tests run on. Nothing that a schema does not name is let through.
+The schemas are those of Kubernetes' own OpenAPI documents (tests/chart/schemas, by scripts/kubernetes-schemas), and
+that of the API server that the tests run on. Nothing that a schema does not name is let through.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.conftest import CHART, GATEWAY_API, PROMETHEUS_OPERATOR, Helm, Json, Render, fetched, unavailable
+from tests.chart.conftest import GATEWAY_API, PROMETHEUS_OPERATOR, Json, Render, fetched, unavailable
 from tests.chart.test_manifests import FOLDERS, built
 from tests.chart.test_render import EVERYTHING
 from tests.conftest import ROOT, RunKubectl
@@ -33,7 +33,11 @@ VALUES: dict[str, tuple[str, ...]] = {
     ),
     "production": (
         *EVERYTHING,
-        *("imagePullSecrets[0].name=registry", "priorityClassName=system-cluster-critical", "commonLabels.team=avatars"),
+        *(
+            "imagePullSecrets[0].name=registry",
+            "priorityClassName=system-cluster-critical",
+            "commonLabels.team=avatars",
+        ),
         *("nodeSelector.disk=ssd", "tolerations[0].key=a", "tolerations[0].operator=Exists"),
         *("api.tls.secretName=tls", "api.redis.secretName=redis", "api.turnSecretNames={turn}"),
     ),
@@ -83,7 +87,9 @@ def checked(kubeconform: str, location: str, files: list[Path]) -> tuple[Json, l
     done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout, done.stderr
     report = json.loads(done.stdout)
-    against = [f"{Path(r['filename']).stem}: {r['kind']} {r['name']}: {r['msg']}" for r in report.get("resources") or ()]
+    against = [
+        f"{Path(r['filename']).stem}: {r['kind']} {r['name']}: {r['msg']}" for r in report.get("resources") or ()
+    ]
     return report["summary"], against
 
 

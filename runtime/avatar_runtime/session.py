@@ -19,7 +19,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from avatar_runtime.renderer import Renderer
 from avatar_runtime.sdp import has_media, repair_offer
-from avatar_runtime.speech import Timeline, split_sentences
+from avatar_runtime.speech import Timeline, Utterance, split_sentences
 from avatar_runtime.tracks import FaceTrack, MediaClock, SpeechTrack
 from avatar_runtime.tts_client import TtsClient, TtsError
 
@@ -32,6 +32,9 @@ TICK = 0.05
 CLOSE_TIMEOUT = 5.0
 QUEUE_LENGTH = 100
 """Sentences that may wait to be said in one session."""
+
+RECORDED = 300.0
+"""Seconds of recordings that may wait to be said in one session."""
 
 IN_HAND = 20.0
 """Seconds of speech ready to be said, beyond which the next sentence is not fetched yet: memory has an end."""
@@ -63,7 +66,8 @@ class Session:
         self._connected = connected
         self._clock = MediaClock()
         self._timeline = Timeline()
-        self._sentences: asyncio.Queue[str] = asyncio.Queue(QUEUE_LENGTH)
+        self._sentences: asyncio.Queue[str | Utterance] = asyncio.Queue(QUEUE_LENGTH)
+        self._recorded = 0.0
         self._synthesising = False
         self._generation = 0
         self._fetching: asyncio.Task[None] | None = None
@@ -112,9 +116,17 @@ class Session:
             self._sentences.put_nowait(sentence)
         return len(sentences)
 
+    def play(self, recording: Utterance) -> None:
+        """Queue a recording behind the texts that wait. `asyncio.QueueFull` when too much waits."""
+        if self._recorded + recording.duration > RECORDED:
+            raise asyncio.QueueFull
+        self._sentences.put_nowait(recording)
+        self._recorded += recording.duration
+
     def interrupt(self) -> None:
         """Stop what is being said and forget what waits."""
         self._generation += 1
+        self._recorded = 0.0
         while not self._sentences.empty():
             self._sentences.get_nowait()
         if self._fetching is not None:
@@ -138,6 +150,10 @@ class Session:
             while self._timeline.end() - self._clock.now() > IN_HAND:  # noqa: ASYNC110
                 await asyncio.sleep(TICK)
             sentence = await self._sentences.get()
+            if isinstance(sentence, Utterance):
+                self._recorded = max(0.0, self._recorded - sentence.duration)
+                self._timeline.append(sentence, self._clock.now() + LEAD)
+                continue
             generation, self._synthesising = self._generation, True
             self._fetching = asyncio.create_task(self._fetch(sentence, generation))
             try:
@@ -166,7 +182,7 @@ class Session:
 
     # ---- what it tells -------------------------------------------------------------------
 
-    def send(self, event: str, **fields: str) -> None:
+    def send(self, event: str, **fields: object) -> None:
         """Send an event on the client's data channels; nothing when it has none."""
         text = json.dumps({"event": event, **fields}, ensure_ascii=False)
         for channel in self._channels:
@@ -177,7 +193,10 @@ class Session:
         while True:
             await asyncio.sleep(TICK)
             for event in self._timeline.advance(self._clock.now()):
-                self.send(event.name, **({"text": event.text} if event.text else {}))
+                timed = [{"at": at, "text": word} for at, word in event.words]
+                self.send(
+                    event.name, **({"text": event.text} if event.text else {}), **({"words": timed} if timed else {})
+                )
 
     # ---- life and death ------------------------------------------------------------------
 
@@ -214,4 +233,5 @@ class Session:
         for track in self._tracks.values():
             track.stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._pc.close(), CLOSE_TIMEOUT)
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._pc.close()

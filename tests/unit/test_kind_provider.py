@@ -27,7 +27,8 @@ case "$(basename "$0") $*" in
     "kind delete cluster "*) rm -f "$PLAYED/clusters" ;;
     *"get --raw=/readyz"*) [ ! -e "$PLAYED/sick" ] && echo ok ;;
     *"get nodes"*)
-        echo '{"items": [{"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}]}' ;;
+        ready='{"type": "Ready", "status": "True"}'
+        echo '{"items": [{"metadata": {"name": "n"}, "status": {"conditions": ['"$ready"']}}]}' ;;
 esac
 """
 

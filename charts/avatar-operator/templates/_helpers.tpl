@@ -185,6 +185,24 @@ app.kubernetes.io/component: tts-engine
     {{- end }}
 {{- end }}
 
+{{/* The way to instances in every namespace, on the nodes' network too. */}}
+{{- define "avatar-operator.egressInstances" -}}
+- to:
+    - namespaceSelector: {}
+      podSelector:
+        matchLabels: {{- include "avatar-operator.instances" . | nindent 10 }}
+  ports:
+    - protocol: TCP
+      port: 1
+      endPort: 65535
+{{- range $name := include "avatar-operator.hostPools" . | fromJsonArray }}
+{{- with index $.Values.pools $name }}
+- to: {{- include "avatar-operator.cidrs" $.Values.networkPolicies.nodeCIDRs | nindent 4 }}
+  ports: {{- include "avatar-operator.poolPorts" . | nindent 4 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Port 8080 of operator, agent and REST API: for `helm test`, and for who reads metrics. */}}
 {{- define "avatar-operator.ingressMetrics" -}}
 - from:

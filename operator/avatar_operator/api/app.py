@@ -15,14 +15,15 @@ from starlette.types import ASGIApp
 from avatar_operator import __version__
 
 from . import contract
-from .edge import Edge, error_body
+from .edge import INTERNAL, Edge, error_body, trail
 from .problems import Problem
 from .routes import Handler, Routes
+from .signals import SignalRoutes
 
 _CODES = {404: "there is no such route", 405: "this route does not take this method"}
 
 
-def build(routes: Routes, *, origins: Collection[str] = (), local: bool = False) -> ASGIApp:
+def build(routes: Routes, signals: SignalRoutes, *, origins: Collection[str] = (), local: bool = False) -> ASGIApp:
     """The whole application; ``local``: without authentication."""
     app = _application(
         {
@@ -37,6 +38,14 @@ def build(routes: Routes, *, origins: Collection[str] = (), local: bool = False)
             "list": routes.list,
             "info": routes.info,
             "status": routes.status,
+            "offer": signals.offer,
+            "human": signals.human,
+            "interrupt-talk": signals.interrupt_talk,
+            "is-speaking": signals.is_speaking,
+            "humanaudio": signals.humanaudio,
+            "whep": signals.whep,
+            "whep-options": signals.whep_options,
+            "whep-end": signals.whep_end,
         }
     )
     return Edge(app, routes.metrics, origins, local=local)
@@ -79,6 +88,7 @@ def _application(handlers: Mapping[str, Handler]) -> FastAPI:
             added.app = request_response(handlers[route.name])
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
     assemble = app.openapi
     app.openapi = lambda: contract.complete(assemble())  # type: ignore[method-assign]
     return app
@@ -97,3 +107,8 @@ async def _http(_: Request, error: Exception) -> Response:
     return Response(
         error_body(_CODES.get(error.status_code, str(error.detail))), error.status_code, headers, "application/json"
     )
+
+
+async def _bug(request: Request, _: Exception) -> Response:
+    """Its traceback is logged by the edge, to which it goes on."""
+    return Response(error_body(INTERNAL.format(trail(request.scope).request_id)), 500, None, "application/json")

@@ -13,6 +13,10 @@ from .problems import Problem, bad_request
 
 BODY_MOST = 64 * 1024
 BODY_SECONDS = 10.0
+# So many bytes get BODY_SECONDS; larger bodies more.
+BYTES_A_BODY_TIME = 2 << 20
+JSON, SDP = "application/json", "application/sdp"
+SDP_PATTERN = r"^v=0\r?\n"
 KEY_MOST = 255
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -21,32 +25,59 @@ _WORDS = {
     "avatar_name": "1 to 128 characters, none of them a control character, '/' or '\\'; it may not begin with '-', "
     "begin or end with white space, or be '.' or '..'",
     "avatar_id": "1 to 128 characters, none of them a control character, '/' or '\\'",
+    "sessionid": "what the answer to the offer said, a number or 1 to 128 characters of ASCII without spaces",
     "pool": "the name of an AvatarPool: lower-case letters, digits and '-'",
 }
 
 
-async def read(request: Request, kind: type[T], *, empty: bool = False) -> T:
-    """The body as ``kind``; ``empty``: it may be left out."""
+async def body(request: Request, most: int = BODY_MOST) -> bytes:
+    """The whole body, of ``most`` bytes; 408 and 413 when it comes too slowly, or is larger."""
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > BODY_MOST:
-        raise _too_large()
-    body = bytearray()
+    if declared.isdigit() and int(declared) > most:
+        raise _too_large(most)
+    # A large one may take longer, as long as it keeps coming.
+    seconds = BODY_SECONDS * max(1, most / BYTES_A_BODY_TIME)
+    found = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_MOST:
-                    raise _too_large()
+                found += chunk
+                if len(found) > most:
+                    raise _too_large(most)
     except TimeoutError:
-        raise Problem(408, f"the body did not come in {BODY_SECONDS:.0f} s", headers={"Connection": "close"}) from None
+        raise Problem(408, f"the body did not come in {seconds:.0f} s", headers={"Connection": "close"}) from None
     except ClientDisconnect:
         raise bad_request("the body ended too early") from None
-    if not body and empty:
+    return bytes(found)
+
+
+async def read(request: Request, kind: type[T], *, empty: bool = False) -> T:
+    """The body as ``kind``; ``empty``: it may be left out."""
+    found = await body(request)
+    if not found and empty:
         return kind()
-    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if content_type != "application/json" and not re.fullmatch(r"application/[a-z0-9.-]+\+json", content_type):
+    name = content_type(request) or JSON
+    if name != JSON and not re.fullmatch(r"application/[a-z0-9.-]+\+json", name):
         raise Problem(415, "send JSON (Content-Type: application/json)")
-    return decode(bytes(body), kind)
+    return decode(found, kind)
+
+
+async def read_sdp(request: Request) -> str:
+    """The body as an SDP offer."""
+    if content_type(request) != SDP:
+        raise Problem(415, f"send an SDP offer (Content-Type: {SDP})")
+    try:
+        offer = (await body(request)).decode()
+    except UnicodeDecodeError:
+        raise bad_request("the body is no SDP: it is not UTF-8") from None
+    if not re.match(SDP_PATTERN, offer):
+        raise bad_request("the body is no SDP: it begins with the line v=0")
+    return offer
+
+
+def content_type(request: Request) -> str:
+    """The header without its parameters, in lower case; empty when there is none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -95,5 +126,5 @@ def preferences(request: Request) -> tuple[bool, float | None]:
     return respond_async, wait
 
 
-def _too_large() -> Problem:
-    return Problem(413, f"the body may have {BODY_MOST // 1024} KiB", headers={"Connection": "close"})
+def _too_large(most: int) -> Problem:
+    return Problem(413, f"the body may have {most // 1024} KiB", headers={"Connection": "close"})

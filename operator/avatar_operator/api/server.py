@@ -22,16 +22,21 @@ from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.process import http
 
-from . import app
+from . import app, runtimes
 from .auth import AuthConfigError, Authenticator, Bearer, Open, Roles, is_loopback
+from .door import Door, Policy
 from .ends import Ends
 from .ice import Ice
 from .limits import Limiter, LocalLimiter, RedisLimiter
 from .metrics import ApiMetrics
+from .offers import Offers
+from .peers import Peers
+from .pods import Pods
 from .protocol import BoundedProtocol
 from .reviews import TokenReviews
 from .rolls import Rolls
-from .routes import Policy, Routes
+from .routes import Routes
+from .signals import SignalRoutes
 from .starts import Starts
 from .tokens import Claims, KeySet, SharedSecret
 from .world import SILENCE_SECONDS, World
@@ -113,10 +118,11 @@ async def run(options: Options) -> None:
     async with (
         credentials.open_session(found, f"avatar-operator-api/{__version__}") as session,
         aiohttp.ClientSession() as outside,
+        runtimes.session() as inside,
     ):
         client = KubeClient(session, found.server, concurrency=KUBE_AT_ONCE, observe=metrics.observe_kube)
         limiter: Limiter = RedisLimiter(options.redis_url, metrics) if options.redis_url else LocalLimiter()
-        parts = _Parts(options, client, _authenticator(options.auth, client, outside), limiter, metrics)
+        parts = _Parts(options, client, inside, _authenticator(options.auth, client, outside), limiter, metrics)
         try:
             await parts.run()
         finally:
@@ -147,6 +153,7 @@ class _Parts:
         self,
         options: Options,
         client: KubeClient,
+        inside: aiohttp.ClientSession,
         authenticator: Authenticator,
         limiter: Limiter,
         metrics: ApiMetrics,
@@ -156,10 +163,16 @@ class _Parts:
         self.world = World(client, options.namespace)
         rolls = Rolls(client, self.world.instances, metrics, _now)
         self.starts = Starts(client, self.world, rolls, metrics, _now)
-        self.ends = Ends(client, self.world, rolls, self.starts, metrics, _now)
+        pods = Pods(client, options.namespace)
+        self.ends = Ends(client, self.world, rolls, self.starts, pods, metrics, _now)
         ice = Ice(client, options.namespace)
-        routes = Routes(self.world, self.starts, self.ends, ice, authenticator, limiter, metrics, options.policy, _now)
-        self.app = app.build(routes, origins=options.origins, local=options.auth.mode == "none")
+        runtimes_ = runtimes.Runtimes(inside, pods, metrics)
+        self.peers = Peers(self.world, rolls, runtimes_, metrics, _now)
+        offers = Offers(client, self.world, rolls, runtimes_, ice, metrics, _now)
+        door = Door(authenticator, limiter, metrics, options.policy)
+        routes = Routes(self.world, self.starts, self.ends, ice, door, metrics, options.policy, _now)
+        signals = SignalRoutes(offers, runtimes_, door)
+        self.app = app.build(routes, signals, origins=options.origins, local=options.auth.mode == "none")
         self.tasks: list[asyncio.Task[None]] = []
 
     # ---- health ----------------------------------------------------------------------
@@ -208,6 +221,7 @@ class _Parts:
             return
         server = _Server(self._config())
         self.tasks.append(asyncio.create_task(self.ends.sweep(), name="sweep"))
+        self.tasks.append(asyncio.create_task(self.peers.sweep(), name="peers"))
         if self.options.tls_certificate is not None:
             self.tasks.append(asyncio.create_task(self._follow_tls(server), name="tls"))
         serving = asyncio.create_task(server.serve(), name="server")

@@ -30,9 +30,9 @@ class FakeRuntime:
     """
 
     port: int = 8615
+    address: str = field(default_factory=own_address)
     ports: int = 1
     talks: bool = False
-    address: str = field(default_factory=own_address)
     sessions: int = 0
     late: int = 0
     looks: int = 0

@@ -15,7 +15,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from avatar_client import AvatarSession
 from tests.api.conftest import MakeServer
-from tests.runtime.launch import Running, call, offer, start_runtime, start_tts
+from tests.runtime.launch import Running, call, offer, start_runtime, start_tts, tone
 from tests.support.api import Json, until
 from tests.support.operator import Operator
 from tests.support.rest import Rest, RestServer
@@ -80,7 +80,7 @@ async def test_an_offer_connects_counts_and_ends_with_its_peer(
 ) -> None:
     runtime = await make_pod()
     name = await started(rest, world)
-    assert await rest.post("/avatar/nobody/offer", await offer()) is not None
+    assert (await rest.post("/avatar/nobody/offer", await offer())).code == 404
     async with AvatarSession.connect(f"{server.url}/avatar/g") as session:
         status = await only(world)
         [record] = status["sessions"]
@@ -92,6 +92,16 @@ async def test_an_offer_connects_counts_and_ends_with_its_peer(
         assert await session.is_speaking()
         await session.interrupt()
         await session.wait_event("silent", 20)
+        form = aiohttp.FormData({"sessionid": session.sessionid})
+        form.add_field("file", tone(1.0), filename="voice.wav", content_type="audio/wav")
+        assert (await rest.call("POST", "/avatar/g/humanaudio", data=form)).body == {"status": "success"}
+        since = len(session.events)
+        await session.wait_event("silent", 20, since=since)
+        broken = aiohttp.FormData({"sessionid": session.sessionid})
+        broken.add_field("file", b"no sound", filename="voice.wav")
+        refused = await rest.call("POST", "/avatar/g/humanaudio", data=broken)
+        assert (refused.code, "not a sound file" in refused.body["message"]) == (400, True)
+        assert (await rest.post("/avatar/g/humanaudio", {"sessionid": session.sessionid})).code == 415
         # By the instance's name and by the session's id, too.
         for text in (name, record["id"]):
             spoken = await rest.post(f"/avatar/{text}/is_speaking", {"sessionid": session.sessionid})

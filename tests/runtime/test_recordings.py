@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import wave
 from typing import Any
 
 import aiohttp
 import av
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +15,7 @@ from hypothesis import strategies as st
 from avatar_client import AvatarSession
 from avatar_client.analysis import analyse
 from avatar_runtime.tts_client import TtsClient, parse_words
-from tests.runtime.launch import Running, call, sessions
+from tests.runtime.launch import Running, call, sessions, tone
 
 
 async def send(runtime: Running, sessionid: Any, data: bytes, name: str = "voice.wav") -> dict[str, Any]:
@@ -27,20 +25,6 @@ async def send(runtime: Running, sessionid: Any, data: bytes, name: str = "voice
     async with aiohttp.ClientSession() as http, http.post(f"{runtime.url}/humanaudio", data=form) as answer:
         assert answer.status == 200
         return dict(await answer.json())
-
-
-def tone(seconds: float, rate: int = 22050) -> bytes:
-    """A WAV file of a voice-like buzz that swells and fades three times a second."""
-    t = np.arange(int(seconds * rate)) / rate
-    loud = np.clip(np.sin(2 * np.pi * 3 * t), 0.05, 1)
-    samples = (9000 * loud * np.sign(np.sin(2 * np.pi * 140 * t))).astype("<i2")
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
-    return target.getvalue()
 
 
 def mp3(wav: bytes) -> bytes:
@@ -80,8 +64,9 @@ async def test_recordings_wait_for_their_turn_and_have_an_end(shared_runtime: Ru
         assert [a["code"] for a in answers] == [0, 0, 0, -1]
         assert "too much waits" in answers[-1]["msg"]
         assert await session.is_speaking()
+        said = len(session.events)
         await session.interrupt()
-        await session.wait_event("silent", 20)
+        await session.wait_event("silent", 20, since=said)
         assert not await session.is_speaking()
         assert (await send(shared_runtime, session.sessionid, tone(0.5)))["code"] == 0
 

@@ -30,7 +30,7 @@ images: ## build the three images and load them into the cluster
 	@tars=$$(images/build) && $(DEVCLUSTER) load-image $$tars
 
 clean: ## end the clusters and everything they left; caches outside the tree stay
-	@for name in avatar test e2e chaos; do $(DEVCLUSTER) --name $$name down; done
+	@for name in avatar test test1 e2e chaos; do $(DEVCLUSTER) --name $$name down; done
 	@rm -rf out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 bootstrap: ## .venv from the lock file

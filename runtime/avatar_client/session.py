@@ -92,7 +92,8 @@ class AvatarSession:
             raise ClientError(f"{self._signalling.base}/offer answered no usable SDP: {error!r}") from error
         rest = timeout - (time.monotonic() - self._began)
         try:
-            await asyncio.wait_for(self._pictured.wait(), max(0.1, rest))
+            async with asyncio.timeout(max(0.1, rest)):
+                await self._pictured.wait()
         except TimeoutError:
             connected = self.pc.connectionState == "connected"
             what = "media may flow, but no picture came" if connected else "signalling works, the UDP way does not"
@@ -145,7 +146,8 @@ class AvatarSession:
 
     async def wait_closed(self, timeout: float) -> None:
         """Wait until the runtime ends the session; TimeoutError if it does not."""
-        await asyncio.wait_for(self._over.wait(), timeout)
+        async with asyncio.timeout(timeout):
+            await self._over.wait()
 
     async def say(self, text: str, *, interrupt: bool = False) -> None:
         """Have the avatar say a text; returns when the runtime has accepted it."""

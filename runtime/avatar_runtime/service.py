@@ -131,7 +131,8 @@ class Service:
         self._gone.clear()
         if len(self.registry):
             try:
-                await asyncio.wait_for(self._gone.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._gone.wait()
             except TimeoutError:
                 log.warning("drain ended by its deadline sessions=%d", len(self.registry))
         await asyncio.gather(*(self.close(sessionid, "drained") for sessionid in list(self.sessions)))

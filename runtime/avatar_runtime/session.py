@@ -233,4 +233,5 @@ class Session:
         for track in self._tracks.values():
             track.stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._pc.close(), CLOSE_TIMEOUT)
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._pc.close()

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from avatar_operator.controller.keys import Key
+from avatar_operator.controller.store import Store
 from avatar_operator.domain import names, objects
 from avatar_operator.domain.actions import Action, PatchStatus, Plan
 from avatar_operator.domain.placement import Placement
@@ -43,6 +45,7 @@ from avatar_operator.domain.resources import (
 )
 from avatar_operator.domain.settings import resolve
 from avatar_operator.domain.view import Activity, GroupKey, GroupView, RuntimeView
+from avatar_operator.kube.kinds import AnyObject
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NAMESPACE = "live"
@@ -269,3 +272,13 @@ __all__ = [
     "view",
     "waiting",
 ]
+
+
+def stored(*items: AnyObject) -> tuple[Store, list[Key]]:
+    """A store of these objects, and what it has reported since."""
+    changed: list[Key] = []
+    store = Store(changed.append, lambda: NOW)
+    for item in items:
+        store.apply(item)
+    changed.clear()
+    return store, changed

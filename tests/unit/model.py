@@ -375,6 +375,8 @@ class Model:
         for action in actions:
             if isinstance(action, CreateClaim):
                 self.store.reserve(key, pool, action.port)
+            elif isinstance(action, CreatePod):
+                self.store.expect_pod(key, pool, int(action.body["metadata"]["labels"][LABEL_PORT]))
         self.memory.setdefault(key, Memory()).rejection = None
         return pool
 
@@ -391,6 +393,7 @@ class Model:
                 self._release_claim(service)
             case CreatePod(body):
                 self._create_pod(key, memory, body)
+                self.store.pod_came(key, pool, int(body["metadata"]["labels"][LABEL_PORT]))
             case DeletePod(pod, reason):
                 if reason != "NotWanted" or not self._wanted_after_all(key, pod):
                     self._delete_pod(pod, reason)

@@ -524,12 +524,12 @@ def test_a_restart_in_place_keeps_the_instance() -> None:
     assert (said["phase"], said["reason"]) == ("Starting", "ContainerRestarting")
     assert "Segmentation fault" in said["message"]
     assert "readyTime" not in said
-    assert "idleDeadline" not in said
-    back = having(one, phase="Starting", reason="ContainerRestarting")
+    assert said["idleDeadline"] is None, "the clock stops while nobody could use it"
+    back = having(one, phase="Starting", reason="ContainerRestarting", idle_deadline=None)
     said = patches(plan(with_pod(back)))["one"]
     assert said["phase"] == "Running"
     assert "readyTime" not in said
-    assert "idleDeadline" not in said, "a restart in the middle neither resets nor shortens the clock"
+    assert said["idleDeadline"] == "2026-03-01T12:30:00Z", "a whole timeout from now on"
 
 
 # ---- sleep, wake ------------------------------------------------------------------------------

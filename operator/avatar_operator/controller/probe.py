@@ -59,7 +59,8 @@ class RuntimeProbe:
         """Whether ``path`` is answered with 2xx or 3xx; without a path, whether the port is open."""
         try:
             if not path:
-                _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), READY_TIMEOUT)
+                async with asyncio.timeout(READY_TIMEOUT):
+                    _, writer = await asyncio.open_connection(host, port)
                 writer.close()
                 return True
             timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT)

@@ -118,10 +118,10 @@ class MarkInUse:
 
 @dataclass(frozen=True, slots=True)
 class PatchStatus:
-    """Merge-PATCH the status of an instance.
+    """Set fields of the status of an instance (None removes), each whole.
 
     With ``exact`` the patch carries the resourceVersion that the plan saw, so
-    that a client who arrived meanwhile wins (409, plan again).
+    that a client who arrived meanwhile wins (409, plan again); without it the UID alone.
     """
 
     instance: Instance

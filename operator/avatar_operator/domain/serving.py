@@ -102,6 +102,8 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
         "queuePosition": None,
         "retryTime": None,
         "sharedWith": None,
+        # The idle clock stops while nobody could use it, and starts anew when it serves again.
+        "idleDeadline": None,
     }
     conditions = (
         ("PortClaimed", "True", "Claimed", f"Service {pod.metadata.name}"),
@@ -147,12 +149,13 @@ def serve(case: Case, result: Plan) -> None:
     if runtime.draining or (runtime.activity is not None and runtime.activity.draining):
         # Left over from a drain that was called off, perhaps by another process.
         result.actions.append(SetDraining(case.pod, case.port, draining=False))
+    timeout = group_timeout(case)
     clock = look(
         case.server.status,
         case.counted,
         runtime.activity,
         case.view.now,
-        timeout=group_timeout(case),
+        timeout=timeout,
         claim_timeout=case.pool.spec.idle.claim_timeout_seconds,
         beat=case.beat,
         ask_runtime=case.settings.count_from_runtime,
@@ -161,13 +164,16 @@ def serve(case: Case, result: Plan) -> None:
     result.wake_at(clock.next_look)
     leak = _leak(case)
     result.wake_at(leak.next_look)
+    old = too_old(case)
+    if not old:
+        result.wake_at(age_limit(case))
     running = case.server.status.phase == "Running"
     seen = runtime.activity
     if seen is not None and seen.sessions is None and give_up_on_media(case, media_of(case), result):
         return
     if running and leak.correct:
         _correct_count(case, result)
-    elif running and _too_old(case, result):
+    elif running and old:
         _begin_drain(case, "MaxAge", result)
     elif running and clock.collect:
         _begin_drain(case, "Unclaimed" if clock.unclaimed else "Idle", result)
@@ -182,7 +188,7 @@ def serve(case: Case, result: Plan) -> None:
         if running and ask:
             probe_once(case, result)
     if running:
-        protect(case, group_timeout(case), result)
+        protect(case, timeout, result)
 
 
 def _ask_for_gpus(case: Case, result: Plan) -> bool:
@@ -337,12 +343,10 @@ def age_limit(case: Case) -> datetime | None:
     return created + timedelta(seconds=limit) if limit and created is not None else None
 
 
-def _too_old(case: Case, result: Plan) -> bool:
+def too_old(case: Case) -> bool:
+    """Whether the pod has reached that age."""
     limit = age_limit(case)
-    if limit is None or case.view.now >= limit:
-        return limit is not None
-    result.wake_at(limit)
-    return False
+    return limit is not None and case.view.now >= limit
 
 
 def group_timeout(case: Case) -> int:

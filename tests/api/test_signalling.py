@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -186,11 +185,9 @@ async def test_a_page_that_is_loaded_again_is_one_session(
     await until("the end of the record", lambda: only(world), lambda s: not s.get("sessions"), timeout=30)
 
 
-async def test_a_peer_that_never_comes_ends_and_one_whose_runtime_is_silent_stays(
-    world: World, make_pod: MakePod, rest: Rest, servers: MakeServer
-) -> None:
+async def test_a_peer_that_never_comes_ends(world: World, make_pod: MakePod, rest: Rest, servers: MakeServer) -> None:
     """And it does not matter which replica took the offer: that one is dead."""
-    runtime = await make_pod("--connect_timeout", "600", sessions={"connectSeconds": 6})
+    runtime = await make_pod("--connect_timeout", "600", sessions={"connectSeconds": 3})
     await started(rest, world)
     first = await servers()
     code, answer = await call("POST", f"{first.url}/avatar/g/offer", await offer())
@@ -198,17 +195,9 @@ async def test_a_peer_that_never_comes_ends_and_one_whose_runtime_is_silent_stay
     first.kill()
     assert ids(await only(world)) == [answer["avatar_id"]]
     assert await sessions_of(runtime) == [answer["sessionid"]]
-    # The runtime would wait for ten minutes; the pool says six seconds.
+    # The runtime would wait for ten minutes; the pool says three seconds.
     await until("the end of the record", lambda: only(world), lambda s: not s.get("sessions"), timeout=40)
     assert await sessions_of(runtime) == []
-
-    async with AvatarSession.connect(f"{rest.url}/avatar/g"):
-        runtime.process.send_signal(signal.SIGSTOP)
-        try:
-            await asyncio.sleep(8)
-            assert len(ids(await only(world))) == 1
-        finally:
-            runtime.process.send_signal(signal.SIGCONT)
 
 
 async def test_whose_session_it_is(world: World, make_pod: MakePod, servers: MakeServer, tmp_path: Path) -> None:

@@ -30,8 +30,6 @@ class FakeRuntime:
     """
 
     port: int = 8615
-    ports: int = 1
-    talks: bool = False
     address: str = field(default_factory=own_address)
     sessions: int = 0
     late: int = 0
@@ -40,6 +38,8 @@ class FakeRuntime:
     gpus: list[str] | None = None
     frames: int | None = None
     flowing: bool = True
+    ports: int = 1
+    talks: bool = False
     idle_since: float = field(default_factory=time.monotonic)
 
     async def __aenter__(self) -> Self:

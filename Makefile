@@ -6,11 +6,16 @@ PYTHON := .venv/bin/python
 DEVCLUSTER := python3 -m devcluster
 PYTEST_ARGS ?=
 CHAOS_ARGS ?= --runs 20
+# Which cluster: native (the default), kind where Docker is there, existing, control-plane.
+PROVIDER ?=
+ifneq ($(PROVIDER),)
+export DEVCLUSTER_PROVIDER := $(PROVIDER)
+endif
 
-.PHONY: help demo test chaos check cluster images clean bootstrap lint types unit chart-lint generated format locks
+.PHONY: help demo test e2e chaos check cluster images clean bootstrap lint types unit chart-lint generated format locks docs
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: bootstrap ## the main job, watched: cluster, images, chart, a speaking avatar, collection (first time 10 to 17 min)
 	@$(PYTHON) -m demo
@@ -18,8 +23,17 @@ demo: bootstrap ## the main job, watched: cluster, images, chart, a speaking ava
 test: bootstrap ## the whole test suite, on real clusters of its own (half an hour; the first time as long as demo before that)
 	@scripts/test $(PYTEST_ARGS)
 
+e2e: bootstrap ## the end-to-end tests alone, on a cluster of their own (PROVIDER=kind: on kind)
+	@$(PYTHON) -m pytest tests/e2e $(PYTEST_ARGS)
+
 chaos: bootstrap ## seeded runs of users and faults against invariants (CHAOS_ARGS="--runs 500 --parallel 3"; -h)
 	@PYTHONPATH=operator $(PYTHON) -m chaos $(CHAOS_ARGS)
+
+bench: bootstrap ## every figure that is claimed, beside what it is compared to (about an hour, on an idle machine)
+	@PYTHONPATH=operator $(PYTHON) -m bench --out docs/figures.json
+
+bench-quick: bootstrap ## the same with small sizes (ten minutes); fails where a ratio is clearly worse than the kept one
+	@PYTHONPATH=operator $(PYTHON) -m bench --quick --check docs/figures.json
 
 check: bootstrap lint types unit ## the fast inner loop: lint, types, unit tests (under a minute)
 
@@ -41,7 +55,7 @@ lint: bootstrap ## ruff: lint and format
 	@$(PYTHON) -m ruff format --check --quiet .
 
 types: bootstrap ## mypy, strict
-	@$(PYTHON) -m mypy operator runtime devcluster demo chaos
+	@$(PYTHON) -m mypy operator runtime devcluster demo chaos docsite
 
 unit: bootstrap ## unit tests
 	@$(PYTHON) -m pytest -q tests/unit
@@ -51,6 +65,9 @@ chart-lint: bootstrap ## helm lint, and what is made from the chart and the code
 
 generated: bootstrap ## make README and schema of the chart, metrics reference, dashboard and manifests anew
 	@PATH="$$($(DEVCLUSTER) binaries):$$PATH" scripts/chart-lint --write
+
+docs: bootstrap ## the documentation site, in out/site
+	@scripts/docs
 
 format: bootstrap ## rewrite the code in the project's format
 	@$(PYTHON) -m ruff check --fix --quiet .

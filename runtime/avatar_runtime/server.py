@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import BodyPartReader, web
@@ -55,6 +56,7 @@ def build(service: Service) -> web.Application:
             web.get("/api/admin/sessions", sessions),
             web.get("/api/admin/config", config),
             web.post("/api/admin/drain", drain),
+            web.post("/api/admin/media", media),
         ]
     )
     return app
@@ -218,6 +220,15 @@ async def config(request: web.Request) -> web.Response:
             }
         }
     )
+
+
+async def media(request: web.Request) -> web.Response:
+    """``{open: true}``: open UDP ports for a moment, for a probe → data: where they are; see `reach.Opened`."""
+    if request.content_type != "application/json":
+        raise BadRequest("send application/json")
+    if (await _body(request)).get("open") is not True:
+        raise BadRequest("open is required: true")
+    return _ok(asdict(await request.app[SERVICE].reach.open()))
 
 
 async def drain(request: web.Request) -> web.Response:

@@ -18,6 +18,8 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamTrack
 
+from avatar_runtime.addresses import Address, told
+from avatar_runtime.config import IceServer
 from avatar_runtime.recorder import Recorder, RecordError
 from avatar_runtime.renderer import Renderer
 from avatar_runtime.sdp import has_media, repair_offer
@@ -58,7 +60,8 @@ class Session:
         renderer: Renderer,
         artist: Executor,
         tts: TtsClient,
-        stun: str,
+        servers: list[IceServer],
+        addresses: list[Address],
         connected: Callable[[], None],
         ended: Callable[[str], Awaitable[None]],
     ) -> None:
@@ -75,9 +78,10 @@ class Session:
         self._fetching: asyncio.Task[None] | None = None
         self._channels: list[RTCDataChannel] = []
         self._tasks: list[asyncio.Task[None]] = []
-        # Without a list of servers aiortc asks a public STUN server, for 5 s where there is no way out.
-        servers = [RTCIceServer(stun)] if stun else []
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._addresses = addresses
+        # An empty list is one: without any, aiortc asks a public STUN server, for 5 s where there is no way out.
+        ice = [RTCIceServer([*s.urls], s.username or None, s.credential or None) for s in servers]
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=ice))
         self._face = FaceTrack(self._clock, self._timeline, renderer, artist, zlib.crc32(sessionid.encode()))
         self._voice = SpeechTrack(self._clock, self._timeline)
         self._tracks: dict[str, MediaStreamTrack] = {"audio": self._voice, "video": self._face}
@@ -103,7 +107,7 @@ class Session:
             raise OfferError(f"the offer's SDP cannot be used: {type(error).__name__} {error}") from error
         self._tasks = [asyncio.create_task(self._speak()), asyncio.create_task(self._tell())]
         answer: RTCSessionDescription = self._pc.localDescription
-        return answer
+        return RTCSessionDescription(told(answer.sdp, self._addresses), answer.type)
 
     # ---- what it says --------------------------------------------------------------------
 

@@ -169,6 +169,7 @@ class StartView(Struct):
     queue_position: int | None = None
     expires: datetime | None = None
     ice_servers: list[Ice] = []
+    ice_transport_policy: str = "all"
     pid: None = None
 
 

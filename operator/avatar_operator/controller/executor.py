@@ -24,6 +24,7 @@ from avatar_operator.domain.actions import (
     MendClaim,
     PatchStatus,
     ProbeActivity,
+    ProbeMedia,
     ProbeReady,
     RaiseEstimate,
     ReadAllocation,
@@ -158,12 +159,12 @@ class Executor:
                 await self._patch_status(action, memory)
             case DeleteInstance():
                 await self._delete_instance(action)
-            case ProbeActivity(pod) | ProbeReady(pod) | SetDraining(pod):
+            case ProbeActivity(pod) | ProbeMedia(pod) | ProbeReady(pod) | SetDraining(pod):
                 memory.about(pod)
                 with self._gate.enter(pod.spec.node_name):
                     await self._ask(memory, action)
 
-    async def _ask(self, memory: Memory, action: ProbeActivity | ProbeReady | SetDraining) -> None:
+    async def _ask(self, memory: Memory, action: ProbeActivity | ProbeMedia | ProbeReady | SetDraining) -> None:
         """What the runtime answers goes into ``memory``."""
         host, port = host_of(action.pod), action.port
         if isinstance(action, ProbeReady):
@@ -174,6 +175,10 @@ class Executor:
             seen = await self._probe.activity(host, port)
             memory.runtime = replace(memory.runtime, activity=seen, frames=mark(memory.runtime.frames, seen))
             log.debug("probed", extra={**_about(action.pod), "sessions": seen.sessions, "error": seen.error})
+        elif isinstance(action, ProbeMedia):
+            report = await self._probe.media(host, port)
+            memory.runtime = replace(memory.runtime, media=report)
+            log.debug("probed media", extra={**_about(action.pod), "told": report.told, "answered": report.answered})
         else:
             error = await self._probe.set_draining(host, port, draining=action.draining)
             now = datetime.now(UTC)

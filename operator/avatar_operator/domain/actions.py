@@ -157,6 +157,14 @@ class ProbeReady:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeMedia:
+    """Have the runtime in ``pod`` open UDP ports, and ask there whether they can be reached."""
+
+    pod: Pod
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetDraining:
     """Tell the runtime in ``pod`` to refuse new offers, or to take them again."""
 
@@ -180,6 +188,7 @@ Action = (
     | PatchStatus
     | DeleteInstance
     | ProbeActivity
+    | ProbeMedia
     | ProbeReady
     | SetDraining
 )

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 from . import flow as flows
 from . import leak as leaks
+from . import media as ways
 from . import objects
-from .actions import Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
+from .actions import Event, Json, Plan, ProbeActivity, ProbeMedia, ProbeReady, SetDraining
 from .assigned import condition, gpu_status
 from .clock import ceil, floor
 from .idle import Clock, look, patience_ends
@@ -187,8 +188,25 @@ def serve(case: Case, result: Plan) -> None:
         ask = leak.probe or _ask_for_gpus(case, result)
         if running and ask:
             probe_once(case, result)
+        if running:
+            _probe_media(case, result)
     if running:
         protect(case, timeout, result)
+
+
+def _media_known(case: Case) -> bool:
+    """Whether status tells more of the pod's media than this process, which has not probed it yet."""
+    told = case.server.status
+    return case.view.runtime.media is None and told.phase == "Running" and told.media is not None
+
+
+def _probe_media(case: Case, result: Plan) -> None:
+    """Find out, from time to time, whether peers reach the media."""
+    due = ways.next_probe(case.pool, case.view.runtime.media, case.view.now)
+    if due is not None and due <= case.view.now:
+        result.actions.append(ProbeMedia(case.pod, case.port))
+    else:
+        result.wake_at(due)
 
 
 def _ask_for_gpus(case: Case, result: Plan) -> bool:
@@ -278,6 +296,9 @@ def say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, s
         "idleDeadline": ceil(clock.deadline) if clock.deadline else None,
         "lastActivityTime": floor(clock.last_activity) if clock.last_activity else None,
     }
+    if not _media_known(case):
+        fields["media"] = ways.status(pool, pod, case.port, case.view.runtime.media)
+        conditions.append(ways.condition(pool, pod, case.view.runtime.media))
     drop = [*(["GPUAssigned"] if assigned is None else []), *([flows.CONDITION] if media.drop else [])]
     desired = Desired("Running", "Serving", "", fields, tuple(conditions), tuple(drop))
     case.say(desired, result, _became(server, pod, url) or _no_gpu(server, assigned) or media.event)
@@ -315,7 +336,7 @@ def webrtc_url(pool: Pool, pod: Pod, port: int) -> str:
     """Where clients post their offer: the pool's external host, the Service, or the node."""
     network = pool.spec.network
     host = network.external_host
-    if not host and network.mode == "Pod":
+    if not host and network.mode in ("Pod", "Relay"):
         host = f"{pod.metadata.name}.{pod.metadata.namespace}.svc"
     host = host or pod.status.host_ip or pod.spec.node_name
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/offer"

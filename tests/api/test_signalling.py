@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,9 @@ async def test_a_peer_that_never_comes_ends(world: World, make_pod: MakePod, res
 async def test_whose_session_it_is(world: World, make_pod: MakePod, servers: MakeServer, tmp_path: Path) -> None:
     await make_pod()
     (tmp_path / "secret").write_text(SECRET)
-    server = await servers("--auth=jwt", f"--jwt-secret-file={tmp_path / 'secret'}", "--start-rate=6/3600")
+    server = await servers(
+        "--auth=jwt", f"--jwt-secret-file={tmp_path / 'secret'}", "--start-rate=6/3600", "--log-format=json"
+    )
     async with (
         Rest(server.url, hs256("ann", "user")) as ann,
         Rest(server.url, hs256("bob", "user")) as bob,
@@ -232,8 +235,10 @@ async def test_whose_session_it_is(world: World, make_pod: MakePod, servers: Mak
         direct = await call("POST", f"http://{(await _address(world))}:8615/offer", await offer())
         assert (await ann.post("/avatar/g/is_speaking", {"sessionid": direct[1]["sessionid"]})).code == 404
         assert (await root.post("/avatar/g/is_speaking", {"sessionid": direct[1]["sessionid"]})).code == 200
-    text = server.log.read_text()
-    assert '"subject": "ann"' in text or "ann" in text
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    audit = {(x["subject"], x["message"], x["code"]) for x in lines if x["logger"] == "avatar_operator.audit"}
+    assert {("ann", "offer", 200), ("bob", "offer", 403), ("root", "human", 200), ("bob", "whep-end", 403)} <= audit
+    assert speaker["sessionid"] in {x.get("runtime_session") for x in lines}
 
 
 async def _address(world: World) -> str:

@@ -145,7 +145,6 @@ async def test_what_is_answered_when_it_cannot_be(
         gone = await rest.post(f"{base}/interrupt_talk", {"sessionid": "11111111-2222"})
         assert (gone.code, "no session" in gone.body["message"]) == (404, True)
         assert (await rest.post("/avatar/nobody/is_speaking", speaker)).code == 404
-        await rest.post("/avatar/restart", {"avatar_id": "g"}, headers={"Prefer": "wait=0"})
 
     await world.patch_pod("avatar-8615", labels={"avatars.test/unready": "true"})
     await world.until(name, "not serving", lambda s: s.get("phase") != "Running")

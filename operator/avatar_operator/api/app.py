@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from avatar_operator import __version__
 
 from . import contract
+from .console import Console
 from .edge import Edge, error_body
 from .problems import Problem
 from .routes import Handler, Routes
@@ -22,7 +23,9 @@ from .routes import Handler, Routes
 _CODES = {404: "there is no such route", 405: "this route does not take this method"}
 
 
-def build(routes: Routes, *, origins: Collection[str] = (), local: bool = False) -> ASGIApp:
+def build(
+    routes: Routes, console: Console | None = None, *, origins: Collection[str] = (), local: bool = False
+) -> ASGIApp:
     """The whole application; ``local``: without authentication."""
     app = _application(
         {
@@ -39,6 +42,11 @@ def build(routes: Routes, *, origins: Collection[str] = (), local: bool = False)
             "status": routes.status,
         }
     )
+    if console is not None:
+        # No part of the API that others build on.
+        app.add_route("/console", console.root, ["GET"], include_in_schema=False)
+        app.add_route("/console/live", console.live, ["GET"], include_in_schema=False)
+        app.add_route("/console/{path:path}", console.file, ["GET"], include_in_schema=False)
     return Edge(app, routes.metrics, origins, local=local)
 
 

@@ -253,6 +253,10 @@ class Routes:
 
     # ---- who -------------------------------------------------------------------------
 
+    async def enter(self, request: Request, route: str, least: Role) -> tuple[Principal, Trail]:
+        """Who asks, for routes that are elsewhere; Problem where they may not."""
+        return await self._enter(request, route, least)
+
     async def _enter(self, request: Request, route: str, least: Role) -> tuple[Principal, Trail]:
         path = trail(request.scope)
         path.route = route

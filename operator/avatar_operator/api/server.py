@@ -24,7 +24,9 @@ from avatar_operator.process import http
 
 from . import app
 from .auth import AuthConfigError, Authenticator, Bearer, Open, Roles, is_loopback
+from .console import Bundle, Console
 from .ends import Ends
+from .feed import Feed
 from .ice import Ice
 from .limits import Limiter, LocalLimiter, RedisLimiter
 from .metrics import ApiMetrics
@@ -77,6 +79,7 @@ class Options:
     redis_url: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    console: bool = True
 
 
 def check(options: Options) -> None:
@@ -153,13 +156,19 @@ class _Parts:
     ) -> None:
         self.options = options
         self.metrics = metrics
-        self.world = World(client, options.namespace)
+        self.world = World(client, options.namespace, console=options.console)
         rolls = Rolls(client, self.world.instances, metrics, _now)
         self.starts = Starts(client, self.world, rolls, metrics, _now)
         self.ends = Ends(client, self.world, rolls, self.starts, metrics, _now)
         ice = Ice(client, options.namespace)
         routes = Routes(self.world, self.starts, self.ends, ice, authenticator, limiter, metrics, options.policy, _now)
-        self.app = app.build(routes, origins=options.origins, local=options.auth.mode == "none")
+        self.feed = Feed(self.world)
+        open_to_all = options.auth.mode == "none"
+        console = Console(
+            self.feed, routes.enter, self.starts.closing, metrics, _now, options.policy.pool, open_to_all, Bundle.read()
+        )
+        served = console if options.console else None
+        self.app = app.build(routes, served, origins=options.origins, local=open_to_all)
         self.tasks: list[asyncio.Task[None]] = []
 
     # ---- health ----------------------------------------------------------------------
@@ -208,6 +217,7 @@ class _Parts:
             return
         server = _Server(self._config())
         self.tasks.append(asyncio.create_task(self.ends.sweep(), name="sweep"))
+        self.tasks.append(asyncio.create_task(self.feed.run(), name="console"))
         if self.options.tls_certificate is not None:
             self.tasks.append(asyncio.create_task(self._follow_tls(server), name="tls"))
         serving = asyncio.create_task(server.serve(), name="server")
@@ -217,6 +227,7 @@ class _Parts:
         failed = "" if stop.is_set() else self.dead()
         # Those who wait hear at once that another replica must take over.
         self.starts.closing.set()
+        self.feed.wake()
         server.should_exit = True
         await serving
         if failed or not stop.is_set():

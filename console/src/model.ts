@@ -55,7 +55,7 @@ export interface Instance {
   model: string;
   transport: string;
   conditions: Fact[];
-  media?: Media | null;
+  media: Media | null;
 }
 
 export interface Port {

@@ -16,7 +16,7 @@ function instance(over: Partial<Instance> = {}): Instance {
     serves: true, port: 8615, url: null, node: "box", pod: null, gpu: null, connections: 0, observed: null,
     max_sessions: 100, idle_deadline: null, idle_action: "Delete", drain_deadline: null, retry_time: null,
     created: null, ready: null, restarts: 0, ended: null, shared_with: null, queue_position: null, engine: "",
-    voice: "", model: "", transport: "webrtc", conditions: [], ...over,
+    voice: "", model: "", transport: "webrtc", media: null, conditions: [], ...over,
   }; // prettier-ignore
 }
 

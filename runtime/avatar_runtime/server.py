@@ -40,6 +40,7 @@ def build(service: Service) -> web.Application:
             web.post("/human", human),
             web.post("/interrupt_talk", interrupt_talk),
             web.post("/is_speaking", is_speaking),
+            web.post("/hangup", hangup),
             web.get("/health", health),
             web.get("/api/admin/sessions", sessions),
             web.get("/api/admin/config", config),
@@ -111,6 +112,13 @@ async def interrupt_talk(request: web.Request) -> web.Response:
 async def is_speaking(request: web.Request) -> web.Response:
     """``{sessionid}`` → data: bool."""
     return _ok(_session(request, await _body(request)).speaking)
+
+
+async def hangup(request: web.Request) -> web.Response:
+    """``{sessionid}``: end the session; who has it need not wait for its peer to fall silent."""
+    session = _session(request, await _body(request))
+    await request.app[SERVICE].close(session.sessionid, "hung up")
+    return _ok()
 
 
 async def health(request: web.Request) -> web.Response:

@@ -30,15 +30,16 @@ def free_port() -> int:
 
 @dataclass
 class Running:
-    """A process that serves on a loopback port."""
+    """A process that serves on a port of a loopback address."""
 
     process: subprocess.Popen[bytes]
     port: int
     log: Path
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
@@ -62,21 +63,21 @@ class Running:
             if self.process.poll() is not None:
                 raise AssertionError(f"exited with {self.process.returncode}:\n{self.text()}")
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex((self.host, self.port)) == 0:
                     return
             if time.monotonic() > deadline:
                 raise AssertionError(f"does not listen on {self.port} after {timeout} s:\n{self.text()}")
             time.sleep(0.05)
 
 
-def launch(folder: Path, module: str, *args: str, port: int) -> Running:
+def launch(folder: Path, module: str, *args: str, port: int, host: str = "127.0.0.1") -> Running:
     """Start ``python -m module`` with its output in a file."""
     log = folder / f"{module}-{port}-{time.monotonic_ns()}.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *args], cwd=RUNTIME, stdout=sink, stderr=subprocess.STDOUT
         )
-    return Running(process, port, log)
+    return Running(process, port, log, host)
 
 
 def start_tts(folder: Path, port: int | None = None) -> Running:
@@ -87,11 +88,19 @@ def start_tts(folder: Path, port: int | None = None) -> Running:
     return one
 
 
-def start_runtime(folder: Path, *args: str, avatar: str = "ada", tts: str = "", data: Path = AVATARS) -> Running:
+def start_runtime(
+    folder: Path,
+    *args: str,
+    avatar: str = "ada",
+    tts: str = "",
+    data: Path = AVATARS,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+) -> Running:
     """A runtime, serving."""
-    port = free_port()
-    flags = ["--avatar_id", avatar, "--listenport", str(port), "--listenhost", "127.0.0.1", "--data_dir", str(data)]
-    one = launch(folder, "avatar_runtime", *flags, "--TTS_SERVER", tts, *args, port=port)
+    port = port or free_port()
+    flags = ["--avatar_id", avatar, "--listenport", str(port), "--listenhost", host, "--data_dir", str(data)]
+    one = launch(folder, "avatar_runtime", *flags, "--TTS_SERVER", tts, *args, port=port, host=host)
     one.until_serving()
     return one
 

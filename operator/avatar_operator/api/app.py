@@ -19,12 +19,18 @@ from .console import Console
 from .edge import Edge, error_body
 from .problems import Problem
 from .routes import Handler, Routes
+from .signals import SignalRoutes
 
 _CODES = {404: "there is no such route", 405: "this route does not take this method"}
 
 
 def build(
-    routes: Routes, console: Console | None = None, *, origins: Collection[str] = (), local: bool = False
+    routes: Routes,
+    signals: SignalRoutes,
+    console: Console | None = None,
+    *,
+    origins: Collection[str] = (),
+    local: bool = False,
 ) -> ASGIApp:
     """The whole application; ``local``: without authentication."""
     app = _application(
@@ -40,6 +46,14 @@ def build(
             "list": routes.list,
             "info": routes.info,
             "status": routes.status,
+            "offer": signals.offer,
+            "human": signals.human,
+            "interrupt-talk": signals.interrupt_talk,
+            "is-speaking": signals.is_speaking,
+            "humanaudio": signals.humanaudio,
+            "whep": signals.whep,
+            "whep-options": signals.whep_options,
+            "whep-end": signals.whep_end,
         }
     )
     if console is not None:

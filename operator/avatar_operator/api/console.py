@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import mimetypes
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,8 @@ from starlette.responses import Response, StreamingResponse
 from avatar_operator import __version__
 
 from .caller import Principal, Role
-from .edge import Trail, trail
+from .door import Door
+from .edge import trail
 from .feed import Feed
 from .metrics import ApiMetrics
 from .problems import Problem, not_found
@@ -61,8 +62,6 @@ PAGE_HEADERS = {
 }
 IMMUTABLE = "public, max-age=31536000, immutable"
 
-Enter = Callable[[Request, str, Role], Awaitable[tuple[Principal, Trail]]]
-
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -97,15 +96,15 @@ class Bundle:
 
 @dataclass(slots=True)
 class Console:
-    """Its two routes. ``enter`` tells who asks; ``pool`` is where starts go that name none."""
+    """Its routes. ``pool`` is where starts go that name none; ``alone``: there is no authentication."""
 
     feed: Feed
-    enter: Enter
+    door: Door
     closing: asyncio.Event
     metrics: ApiMetrics
     now: Callable[[], datetime]
     pool: str = "default"
-    open: bool = False
+    alone: bool = False
     bundle: Bundle = field(default_factory=Bundle)
     streams: int = 0
 
@@ -131,7 +130,7 @@ class Console:
 
     async def live(self, request: Request) -> Response:
         """Everything there is, then what changes, as server-sent events."""
-        who, _ = await self.enter(request, "console-live", Role.VIEWER)
+        who, _ = await self.door.enter(request, "console-live", Role.VIEWER)
         if self.streams >= STREAMS_MOST:
             self.metrics.limited.labels("streams").inc()
             raise Problem(503, "too many consoles are open at once; try again", retry_after=10)
@@ -161,7 +160,7 @@ class Console:
             "pool": self.pool,
             "subject": who.subject,
             "role": who.role.name.lower(),
-            "open": self.open,
+            "open": self.alone,
             "beat_seconds": BEAT_SECONDS,
         }
 

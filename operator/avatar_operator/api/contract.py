@@ -14,7 +14,8 @@ Starts talking avatars and counts who uses them. Drop-in for Avatar Manager's AP
 shape. A start is idempotent by `avatar_id` (or by the header `Idempotency-Key`); it waits until the avatar serves, at
 most for `wait_seconds` or `Prefer: wait=`, and answers 503 with `Retry-After` when that was too short. With
 `Prefer: respond-async` it answers 202 at once, and `GET /avatar/events/{avatar_id}` tells of the phases. With
-`ttl_seconds` a session has a lease that `POST /avatar/heartbeat` renews.
+`ttl_seconds` a session has a lease that `POST /avatar/heartbeat` renews. `POST /avatar/{avatar_id}/offer` and `…/whep`
+pass a WebRTC offer on to an avatar that runs, and count the session for as long as its peer is there.
 """
 
 
@@ -31,9 +32,10 @@ class Route:
     errors: tuple[int, ...] = ()
     request: str = ""
     body_required: bool = True
+    media: str = "application/json"
     headers: tuple[str, ...] = ()
     open: bool = False
-    request_example: Json = field(default_factory=dict)
+    request_example: Json | str = field(default_factory=dict)
     example: Json = field(default_factory=dict)
 
 
@@ -79,6 +81,28 @@ _START: Json = {
     "ice_servers": [],
     "pid": None,
 }
+_OFFER = """\
+v=0
+o=- 4611731400430051336 2 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0
+m=audio 9 UDP/TLS/RTP/SAVPF 111
+c=IN IP4 0.0.0.0
+a=rtcp:9 IN IP4 0.0.0.0
+a=ice-ufrag:8hhY
+a=ice-pwd:asd88fgpdd777uzjYhagZg
+a=fingerprint:sha-256 \
+19:E2:1C:3B:4B:9F:81:E6:B8:5C:F4:A5:A8:D8:73:04:BB:05:2F:70:9F:04:A9:0E:05:E9:26:33:E8:70:88:A2
+a=setup:actpass
+a=mid:0
+a=recvonly
+a=rtcp-mux
+a=rtpmap:111 opus/48000/2
+""".replace("\n", "\r\n")
+_SESSION = "2f1d7c1e-8d0c-4b60-9b7b-4a4a1f0f6f0d"
+_SIGNALLING_ERRORS = (400, 404, 408, 409, 413, 415, 501, 502, 503, 504)
+
 _MANAGER: Json = {
     "running": 2,
     "max": 5,
@@ -203,6 +227,116 @@ ROUTES: tuple[Route, ...] = (
         errors=(404, 503),
     ),
     Route(
+        name="offer",
+        method="POST",
+        path="/avatar/{avatar_id}/offer",
+        summary="Connect to an avatar: a WebRTC offer, and its answer",
+        description=(
+            "avatar_id in the path: of a session, of an instance, or an avatar's name. Starts nothing: 503 with "
+            "Retry-After while it does not serve, 409 when it is full. The session is counted under avatar_id of the "
+            "body (or of the path, where that is a session's; else a new one, which the answer names), as a start "
+            "does it, and ends when its peer has gone. The same avatar_id again takes the place of the peer before. "
+            "A peer that needs ice_servers for its offer gets them from a start."
+        ),
+        request="OfferRequest",
+        answers={200: "OfferAnswer"},
+        errors=_SIGNALLING_ERRORS,
+        request_example={"sdp": _OFFER, "type": "offer", "avatar_id": "g_user_1"},
+        example={
+            "sdp": _OFFER.replace("recvonly", "sendonly"),
+            "type": "answer",
+            "sessionid": _SESSION,
+            "avatar_id": "g_user_1",
+            "ice_servers": [],
+        },
+    ),
+    Route(
+        name="human",
+        method="POST",
+        path="/avatar/{avatar_id}/human",
+        summary="Have an avatar say something",
+        description=(
+            "type echo says the text, chat has the runtime's language model answer it (400 where it has none). The "
+            "session must have come by offer or whep, and be the caller's own."
+        ),
+        request="HumanRequest",
+        answers={200: "TalkAnswer"},
+        errors=_SIGNALLING_ERRORS,
+        request_example={"sessionid": _SESSION, "text": "Hello.", "type": "echo", "interrupt": True},
+        example={"status": "success"},
+    ),
+    Route(
+        name="interrupt-talk",
+        method="POST",
+        path="/avatar/{avatar_id}/interrupt_talk",
+        summary="Have an avatar stop talking",
+        description="What waits to be said is forgotten, too.",
+        request="SpeakerRequest",
+        answers={200: "TalkAnswer"},
+        errors=_SIGNALLING_ERRORS,
+        request_example={"sessionid": _SESSION},
+        example={"status": "success"},
+    ),
+    Route(
+        name="is-speaking",
+        method="POST",
+        path="/avatar/{avatar_id}/is_speaking",
+        summary="Whether an avatar talks",
+        description="Or is about to.",
+        request="SpeakerRequest",
+        answers={200: "SpeakingAnswer"},
+        errors=_SIGNALLING_ERRORS,
+        request_example={"sessionid": _SESSION},
+        example={"status": "success", "data": True},
+    ),
+    Route(
+        name="humanaudio",
+        method="POST",
+        path="/avatar/{avatar_id}/humanaudio",
+        summary="Have an avatar say a recording",
+        description="A form with sessionid and file, a WAV or MP3 file of 10 MiB at most.",
+        request="AudioRequest",
+        media="multipart/form-data",
+        answers={200: "TalkAnswer"},
+        errors=_SIGNALLING_ERRORS,
+        request_example={"sessionid": _SESSION, "file": "RIFF"},
+        example={"status": "success"},
+    ),
+    Route(
+        name="whep",
+        method="POST",
+        path="/avatar/{avatar_id}/whep",
+        summary="Connect to an avatar by WHEP",
+        description=(
+            "For players that know WHEP (draft-ietf-wish-whep): an SDP offer with all candidates, and its answer. "
+            "Counted as an offer; DELETE of the Location ends it. There is no trickle: PATCH is 405."
+        ),
+        request="Sdp",
+        media="application/sdp",
+        answers={201: "application/sdp"},
+        errors=_SIGNALLING_ERRORS,
+        request_example=_OFFER,
+    ),
+    Route(
+        name="whep-options",
+        method="OPTIONS",
+        path="/avatar/{avatar_id}/whep",
+        summary="What WHEP takes",
+        description="Accept-Post. A preflight of CORS is answered like every other.",
+        answers={204: ""},
+        open=True,
+    ),
+    Route(
+        name="whep-end",
+        method="DELETE",
+        path="/avatar/{avatar_id}/whep/{resource}",
+        summary="End a session of WHEP",
+        description="The peer is hung up where the runtime can do that.",
+        answers={200: "TalkAnswer"},
+        errors=(404, 409, 503),
+        example={"status": "success"},
+    ),
+    Route(
         name="stop",
         method="POST",
         path="/avatar/stop",
@@ -291,10 +425,13 @@ _ERRORS = {
     404: "There is no such thing.",
     408: "The body came too slowly.",
     409: "The state of things does not allow it: in use, full, stopped meanwhile.",
-    413: "The body is larger than 64 KiB.",
-    415: "The body is not JSON.",
+    413: "The body is larger than 64 KiB (a recording: 10 MiB).",
+    415: "The body is not JSON, or what the route takes instead.",
     429: "Too many requests; Retry-After says when to come again.",
     500: "A bug; the message holds the request's id.",
+    501: "The avatar's runtime has no such route.",
+    502: "The avatar's runtime cannot be reached, or answers nonsense.",
+    504: "The avatar's runtime does not answer in time.",
     503: "Not now; Retry-After says when to come again.",
 }
 _HEADERS: dict[str, Json] = {
@@ -334,7 +471,7 @@ def operation(route: Route) -> Json:
         found["security"] = []
     if route.request:
         content = {"schema": {"$ref": f"#/components/schemas/{route.request}"}, "example": route.request_example}
-        found["requestBody"] = {"required": route.body_required, "content": {"application/json": content}}
+        found["requestBody"] = {"required": route.body_required, "content": {route.media: content}}
     return found
 
 
@@ -345,13 +482,19 @@ def _codes(route: Route) -> list[int]:
 
 def _parameters(route: Route) -> list[Json]:
     found: list[Json] = []
-    if "{avatar_id}" in route.path:
-        schema = {"type": "string", "minLength": 1}
-        found.append({"name": "avatar_id", "in": "path", "required": True, "schema": schema, "example": "g_user_1"})
+    for name, example in (("avatar_id", "g_user_1"), ("resource", "o-2f1d7c1e8d0c4b609b7b4a4a")):
+        if f"{{{name}}}" in route.path:
+            schema = {"type": "string", "minLength": 1}
+            found.append({"name": name, "in": "path", "required": True, "schema": schema, "example": example})
     return found + [{"name": name, "in": "header", "required": False, **_HEADERS[name]} for name in route.headers]
 
 
 def _answer(route: Route, name: str) -> Json:
+    if not name:
+        return {"description": route.summary}
+    if name == "application/sdp":
+        headers = {"Location": {"description": "What to DELETE.", "schema": {"type": "string"}}}
+        return {"description": route.summary, "headers": headers, "content": {name: {"schema": {"type": "string"}}}}
     if "/" in name:
         properties = {"event": {"enum": ["phase", "ready", "failed", "gone"]}, "data": {"type": "string"}}
         schema = {"type": "object", "properties": properties, "required": ["event", "data"]}

@@ -30,7 +30,7 @@ IN_FLIGHT_MOST = 6000
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _FIXED_HEADERS = ((b"x-content-type-options", b"nosniff"),)
 _UNCACHED = (b"cache-control", b"no-store")
-_EXPOSED = b"X-Request-ID, Retry-After, Location"
+_EXPOSED = b"X-Request-ID, Retry-After, Location, Link"
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class _Answer:
             204,
             b"",
             [
-                (b"access-control-allow-methods", b"GET, POST"),
+                (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
                 (b"access-control-allow-headers", asked or b"Authorization, Content-Type"),
                 (b"access-control-max-age", b"600"),
             ],

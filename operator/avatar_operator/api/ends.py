@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import msgspec
-
 from avatar_operator.domain import progress
 from avatar_operator.domain import sessions as rules
 from avatar_operator.domain.names import instance_name
@@ -22,6 +20,7 @@ from avatar_operator.kube.kinds import INSTANCES, PODS
 
 from .caller import Principal
 from .metrics import ApiMetrics
+from .pods import Pods
 from .problems import conflict, forbidden, not_found, unavailable
 from .rolls import GoneError, Rolls
 from .starts import Starts, from_kube
@@ -54,6 +53,7 @@ class Ends:
     world: World
     rolls: Rolls
     starts: Starts
+    pods: Pods
     metrics: ApiMetrics
     now: Callable[[], datetime]
 
@@ -223,18 +223,10 @@ class Ends:
         raise unavailable("the avatar restarts; its sessions are kept", RESTARTED_RETRY)
 
     async def _pod(self, item: Instance) -> Pod | None:
-        """The pod that serves an instance, if it is one of the operator's."""
-        if not item.status.pod_name:
-            return None
         try:
-            raw = await self.client.get(PODS, self.world.namespace, item.status.pod_name)
-        except NotFoundError:
-            return None
+            return await self.pods.read(item)
         except ApiError as error:
             raise from_kube(error) from error
-        pod = msgspec.json.decode(raw, type=Pod)
-        owned = any(o.uid == item.metadata.uid for o in pod.metadata.owner_references)
-        return pod if owned and pod.metadata.deletion_timestamp is None else None
 
 
 def _in_use(text: str, count: int) -> Exception:

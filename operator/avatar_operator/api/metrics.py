@@ -30,6 +30,24 @@ class ApiMetrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.offers = Counter(
+            f"{prefix}_offers_total",
+            "Offers that came through the API by how they ended: answered, full, refused.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.runtime_seconds = Histogram(
+            f"{prefix}_runtime_request_duration_seconds",
+            "Requests to runtimes on behalf of clients, by the runtime's route.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.peers_gone = Counter(
+            f"{prefix}_peers_gone_total",
+            "Sessions ended as the runtime had their peer no more.",
+            registry=self.registry,
+        )
         self.waiting = Gauge(
             f"{prefix}_waiting_starts", "Starts that wait for their avatar at this moment.", registry=self.registry
         )

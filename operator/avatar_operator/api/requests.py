@@ -13,6 +13,9 @@ from .problems import Problem, bad_request
 
 BODY_MOST = 64 * 1024
 BODY_SECONDS = 10.0
+# So many bytes get BODY_SECONDS; larger bodies more.
+BYTES_A_BODY_TIME = 2 << 20
+JSON, SDP = "application/json", "application/sdp"
 KEY_MOST = 255
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -25,28 +28,51 @@ _WORDS = {
 }
 
 
-async def read(request: Request, kind: type[T], *, empty: bool = False) -> T:
-    """The body as ``kind``; ``empty``: it may be left out."""
+async def body(request: Request, most: int = BODY_MOST) -> bytes:
+    """The whole body, of ``most`` bytes; 408 and 413 when it comes too slowly, or is larger."""
     declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > BODY_MOST:
-        raise _too_large()
-    body = bytearray()
+    if declared.isdigit() and int(declared) > most:
+        raise _too_large(most)
+    # A large one may take longer, as long as it keeps coming.
+    seconds = BODY_SECONDS * max(1, most / BYTES_A_BODY_TIME)
+    found = bytearray()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_MOST:
-                    raise _too_large()
+                found += chunk
+                if len(found) > most:
+                    raise _too_large(most)
     except TimeoutError:
-        raise Problem(408, f"the body did not come in {BODY_SECONDS:.0f} s", headers={"Connection": "close"}) from None
+        raise Problem(408, f"the body did not come in {seconds:.0f} s", headers={"Connection": "close"}) from None
     except ClientDisconnect:
         raise bad_request("the body ended too early") from None
-    if not body and empty:
+    return bytes(found)
+
+
+async def read(request: Request, kind: type[T], *, empty: bool = False) -> T:
+    """The body as ``kind``; ``empty``: it may be left out."""
+    found = await body(request)
+    if not found and empty:
         return kind()
-    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if content_type != "application/json" and not re.fullmatch(r"application/[a-z0-9.-]+\+json", content_type):
+    name = content_type(request) or JSON
+    if name != JSON and not re.fullmatch(r"application/[a-z0-9.-]+\+json", name):
         raise Problem(415, "send JSON (Content-Type: application/json)")
-    return decode(bytes(body), kind)
+    return decode(found, kind)
+
+
+async def read_sdp(request: Request) -> str:
+    """The body as an SDP offer."""
+    if content_type(request) != SDP:
+        raise Problem(415, f"send an SDP offer (Content-Type: {SDP})")
+    try:
+        return (await body(request)).decode()
+    except UnicodeDecodeError:
+        raise bad_request("the body is no SDP: it is not UTF-8") from None
+
+
+def content_type(request: Request) -> str:
+    """The header without its parameters, in lower case; empty when there is none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -95,5 +121,5 @@ def preferences(request: Request) -> tuple[bool, float | None]:
     return respond_async, wait
 
 
-def _too_large() -> Problem:
-    return Problem(413, f"the body may have {BODY_MOST // 1024} KiB", headers={"Connection": "close"})
+def _too_large(most: int) -> Problem:
+    return Problem(413, f"the body may have {most // 1024} KiB", headers={"Connection": "close"})

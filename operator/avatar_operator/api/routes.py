@@ -18,12 +18,11 @@ from avatar_operator.domain.progress import Ready, Refused
 from avatar_operator.domain.resources import Instance
 
 from . import requests, shapes, views
-from .auth import Authenticator
 from .caller import Principal, Role
-from .edge import Trail, trail
+from .door import Door, Policy
+from .edge import trail
 from .ends import Ends
 from .ice import Ice
-from .limits import Limiter, Rate
 from .metrics import ApiMetrics
 from .problems import Problem, bad_request, forbidden, not_found
 from .starts import Start, Started, Starts, session_id
@@ -39,17 +38,6 @@ EVENT_BEAT_SECONDS = 10.0
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the options say: seconds, rates, names."""
-
-    pool: str = "default"
-    patience: float = 30.0
-    subject_rate: Rate = Rate(30, 60)
-    address_rate: Rate = Rate(120, 60)
-    failure_rate: Rate = Rate(60, 60)
-
-
 @dataclass(slots=True)
 class Routes:
     """One method for each route."""
@@ -58,8 +46,7 @@ class Routes:
     starts: Starts
     ends: Ends
     ice: Ice
-    authenticator: Authenticator
-    limiter: Limiter
+    door: Door
     metrics: ApiMetrics
     policy: Policy
     now: Callable[[], datetime]
@@ -72,16 +59,16 @@ class Routes:
         trail(request.scope).route = "health"
         if not all(r.synced.is_set() for r in self.world.reflectors.values()):
             raise Problem(503, "not ready: the cluster has not been read yet", retry_after=1)
-        return _json(shapes.Health("healthy", "avatar-manager", __version__, _seconds(self.now())))
+        return json_answer(shapes.Health("healthy", "avatar-manager", __version__, _seconds(self.now())))
 
     # ---- sessions --------------------------------------------------------------------
 
     async def start(self, request: Request) -> Response:
         """Start or join an avatar, and wait until it serves."""
-        who, path = await self._enter(request, "start", Role.USER)
+        who, path = await self.door.enter(request, "start", Role.USER)
         ask = self._start_of(request, await requests.read(request, shapes.StartRequest), who)
         path.facts |= {"avatar_id": ask.avatar_id, "avatar_name": ask.avatar_name}
-        await self._limit(who)
+        await self.door.limit(who, "subject")
         started = await self.starts.start(ask, who)
         path.facts |= {"instance": started.instance.metadata.name, "connections": started.connections}
         ice = await self.ice.servers(started.pool, started.session.user or ask.avatar_id, self.now())
@@ -90,8 +77,8 @@ class Routes:
         )
         if ask.respond_async and not started.serves:
             headers = {"Location": _events(ask.avatar_id), "Preference-Applied": "respond-async"}
-            return _json(shapes.StartAnswer("accepted", "Avatar is starting", view), 202, headers)
-        return _json(shapes.StartAnswer("success", _start_message(started), view))
+            return json_answer(shapes.StartAnswer("accepted", "Avatar is starting", view), 202, headers)
+        return json_answer(shapes.StartAnswer("success", _start_message(started), view))
 
     def _start_of(self, request: Request, body: shapes.StartRequest, who: Principal) -> Start:
         key = requests.idempotency_key(request)
@@ -117,7 +104,7 @@ class Routes:
 
     async def disconnect(self, request: Request) -> Response:
         """End a session; the instance stays until it was idle for long enough."""
-        who, path = await self._enter(request, "disconnect", Role.USER)
+        who, path = await self.door.enter(request, "disconnect", Role.USER)
         body = await requests.read(request, shapes.DisconnectRequest)
         if body.avatar_id is None and body.avatar_name is None:
             raise bad_request("avatar_name or avatar_id is required")
@@ -127,11 +114,11 @@ class Routes:
         path.facts |= {"connections": done.connections, "ended": done.session}
         view = shapes.DisconnectView(done.avatar_name, done.session or body.avatar_id, done.connections, ended)
         message = "Avatar disconnected successfully" if ended else "There was no session to disconnect"
-        return _json(shapes.DisconnectAnswer("success", message, view))
+        return json_answer(shapes.DisconnectAnswer("success", message, view))
 
     async def heartbeat(self, request: Request) -> Response:
         """Renew the lease of a session."""
-        who, path = await self._enter(request, "heartbeat", Role.USER)
+        who, path = await self.door.enter(request, "heartbeat", Role.USER)
         body = await requests.read(request, shapes.HeartbeatRequest)
         path.facts |= {"avatar_id": body.avatar_id}
         renewed, item = await self.ends.heartbeat(body.avatar_id, who)
@@ -139,12 +126,12 @@ class Routes:
         view = shapes.HeartbeatView(
             body.avatar_id, renewed.session.expires, renewed.connections, running, item.status.phase or "Pending"
         )
-        return _json(shapes.HeartbeatAnswer("success", view), headers={} if running else {"Retry-After": "2"})
+        return json_answer(shapes.HeartbeatAnswer("success", view), headers={} if running else {"Retry-After": "2"})
 
     async def events(self, request: Request) -> Response:
         """The phases of a session's instance as server-sent events, until it serves or cannot."""
-        who, path = await self._enter(request, "events", Role.USER)
-        avatar_id = _path_id(request)
+        who, path = await self.door.enter(request, "events", Role.USER)
+        avatar_id = path_id(request)
         item = self._session_of(avatar_id, who)
         if self.streams >= EVENT_STREAMS_MOST:
             self.metrics.limited.labels("streams").inc()
@@ -198,45 +185,45 @@ class Routes:
 
     async def stop(self, request: Request) -> Response:
         """Stop an avatar; without force only if nobody is connected."""
-        _, path = await self._enter(request, "stop", Role.ADMIN)
+        _, path = await self.door.enter(request, "stop", Role.ADMIN)
         body = await requests.read(request, shapes.StopRequest)
         path.facts |= {"avatar_id": body.avatar_id, "force": body.force}
         stopped = await self.ends.stop(body.avatar_id, force=body.force)
-        return _json(shapes.StopAnswer("success", f"Avatar {body.avatar_id} stopped", shapes.StopView(stopped)))
+        return json_answer(shapes.StopAnswer("success", f"Avatar {body.avatar_id} stopped", shapes.StopView(stopped)))
 
     async def stop_all(self, request: Request) -> Response:
         """Stop every avatar of the namespace."""
-        _, path = await self._enter(request, "stop-all", Role.ADMIN)
+        _, path = await self.door.enter(request, "stop-all", Role.ADMIN)
         body = await requests.read(request, shapes.StopAllRequest, empty=True)
         stopped, used = await self.ends.stop_all(force=body.force)
         path.facts |= {"force": body.force, "stopped": len(stopped), "in_use": len(used)}
         message = "All avatars stopped" if not used else f"{len(used)} avatars are in use and were left"
-        return _json(shapes.StopAnswer("success", message, shapes.StopView(stopped, used)))
+        return json_answer(shapes.StopAnswer("success", message, shapes.StopView(stopped, used)))
 
     async def restart(self, request: Request) -> Response:
         """Replace the pod of an avatar; its sessions stay counted."""
-        _, path = await self._enter(request, "restart", Role.ADMIN)
+        _, path = await self.door.enter(request, "restart", Role.ADMIN)
         body = await requests.read(request, shapes.RestartRequest)
         path.facts |= {"avatar_id": body.avatar_id}
         _, wait = requests.preferences(request)
         asked = body.wait_seconds if body.wait_seconds is not None else wait
         item = await self.ends.restart(body.avatar_id, self.policy.patience if asked is None else asked)
         view = views.instance_view(self.world, item, self.now(), body.avatar_id)
-        return _json(shapes.InstanceAnswer("success", view, f"Avatar {body.avatar_id} restarted"))
+        return json_answer(shapes.InstanceAnswer("success", view, f"Avatar {body.avatar_id} restarted"))
 
     # ---- looking ---------------------------------------------------------------------
 
     async def list(self, request: Request) -> Response:
         """Every instance."""
-        await self._enter(request, "list", Role.VIEWER)
+        await self.door.enter(request, "list", Role.VIEWER)
         found = sorted(self.world.instances.values(), key=lambda i: i.age_key)
         data = [views.instance_view(self.world, i, self.now()) for i in found]
-        return _json(shapes.ListAnswer("success", len(data), data))
+        return json_answer(shapes.ListAnswer("success", len(data), data))
 
     async def info(self, request: Request) -> Response:
         """One instance, by a session's id, its own, or the avatar's name."""
-        who, _ = await self._enter(request, "info", Role.VIEWER)
-        text = _path_id(request)
+        who, _ = await self.door.enter(request, "info", Role.VIEWER)
+        text = path_id(request)
         found = self.world.resolve(text)
         if not found:
             raise not_found(f"there is no avatar {text!r} running")
@@ -244,56 +231,24 @@ class Routes:
         asked = text if any(s.id == text for s in item.status.sessions) else ""
         view = views.instance_view(self.world, item, self.now(), asked)
         view.sessions = views.session_views(s for s in item.status.sessions if who.caller.may_touch(s))
-        return _json(shapes.InstanceAnswer("success", view))
+        return json_answer(shapes.InstanceAnswer("success", view))
 
     async def status(self, request: Request) -> Response:
         """Pools, GPUs and speech."""
-        await self._enter(request, "status", Role.VIEWER)
-        return _json(shapes.StatusAnswer("success", views.status_view(self.world, self.now())))
-
-    # ---- who -------------------------------------------------------------------------
-
-    async def enter(self, request: Request, route: str, least: Role) -> tuple[Principal, Trail]:
-        """Who asks, for routes that are elsewhere; Problem where they may not."""
-        return await self._enter(request, route, least)
-
-    async def _enter(self, request: Request, route: str, least: Role) -> tuple[Principal, Trail]:
-        path = trail(request.scope)
-        path.route = route
-        token = request.headers.get("authorization")
-        try:
-            who = await self.authenticator.authenticate(token, path.address)
-        except Problem as problem:
-            if problem.code == 401 and token:
-                # Guesses; who sends no token at all guesses nothing.
-                await self._take("failures", path.address, self.policy.failure_rate)
-            raise
-        path.subject, path.role = who.subject, who.role.name.lower()
-        if who.role < least:
-            raise forbidden(f"this needs the role {least.name.lower()}, and yours is {path.role}")
-        return who, path
-
-    async def _limit(self, who: Principal) -> None:
-        """Users; an administrator is a backend that speaks for many."""
-        if who.role is not Role.ADMIN:
-            await self._take("subject", who.subject, self.policy.subject_rate)
-            await self._take("address", who.address, self.policy.address_rate)
-
-    async def _take(self, kind: str, name: str, rate: Rate) -> None:
-        wait = await self.limiter.take(kind, name, rate)
-        if wait:
-            self.metrics.limited.labels(kind).inc()
-            raise Problem(429, "too many requests; try again later", retry_after=wait)
+        await self.door.enter(request, "status", Role.VIEWER)
+        return json_answer(shapes.StatusAnswer("success", views.status_view(self.world, self.now())))
 
 
-def _path_id(request: Request) -> str:
-    text: str = request.path_params["avatar_id"]
+def path_id(request: Request, name: str = "avatar_id") -> str:
+    """An id in the path."""
+    text: str = request.path_params[name]
     if len(text) > ID_MOST:
         raise not_found("there is no avatar with so long an id")
     return text
 
 
-def _json(answer: msgspec.Struct, code: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_answer(answer: msgspec.Struct, code: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer of ours."""
     return Response(msgspec.json.encode(answer), code, headers, JSON)
 
 

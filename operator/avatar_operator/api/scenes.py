@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from avatar_operator.domain.gpunode import GpuNode, GpuReport
 from avatar_operator.domain.progress import serves
-from avatar_operator.domain.resources import Avatar, Condition, GpuStatus, Instance, Pool
+from avatar_operator.domain.resources import Avatar, Condition, GpuStatus, Instance, MediaStatus, Pool
 from avatar_operator.domain.settings import nameless, resolve
 from avatar_operator.domain.slots import slots
 from avatar_operator.domain.told import Told
@@ -50,6 +50,16 @@ class End(Struct):
     exit_code: int | None
 
 
+class MediaScene(Struct):
+    """How its media comes; ``reachable``: True, False or Unknown."""
+
+    mode: str
+    candidates: list[str]
+    ports: str
+    reachable: str
+    message: str
+
+
 class InstanceScene(Struct):
     """An AvatarInstance."""
 
@@ -83,6 +93,7 @@ class InstanceScene(Struct):
     voice: str
     model: str
     transport: str
+    media: MediaScene | None
     conditions: list[Fact]
 
 
@@ -229,6 +240,7 @@ def instance(item: Instance, pool: Pool | None, avatar: Avatar | None) -> Instan
         voice=settings.tts_voice if settings is not None else "",
         model=settings.model if settings is not None else "",
         transport=settings.transport if settings is not None else "",
+        media=_media(status.media),
         conditions=[_fact(c) for c in status.conditions],
     )
 
@@ -329,6 +341,12 @@ def _memory(room: Vram | None) -> MemoryScene | None:
 
 def _where(gpu: GpuStatus | None) -> Where | None:
     return Where(gpu.node, gpu.index, gpu.uuid, gpu.reserved_mib) if gpu is not None else None
+
+
+def _media(media: MediaStatus | None) -> MediaScene | None:
+    if media is None:
+        return None
+    return MediaScene(media.mode, list(media.candidates), media.udp_port_range, media.reachable, media.message)
 
 
 def _fact(condition: Condition) -> Fact:

@@ -22,18 +22,23 @@ from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.process import http
 
-from . import app
+from . import app, runtimes
 from .auth import AuthConfigError, Authenticator, Bearer, Open, Roles, is_loopback
 from .console import Bundle, Console
+from .door import Door, Policy
 from .ends import Ends
 from .feed import Feed
 from .ice import Ice
 from .limits import Limiter, LocalLimiter, RedisLimiter
 from .metrics import ApiMetrics
+from .offers import Offers
+from .peers import Peers
+from .pods import Pods
 from .protocol import BoundedProtocol
 from .reviews import TokenReviews
 from .rolls import Rolls
-from .routes import Policy, Routes
+from .routes import Routes
+from .signals import SignalRoutes
 from .starts import Starts
 from .tokens import Claims, KeySet, SharedSecret
 from .world import SILENCE_SECONDS, World
@@ -116,10 +121,11 @@ async def run(options: Options) -> None:
     async with (
         credentials.open_session(found, f"avatar-operator-api/{__version__}") as session,
         aiohttp.ClientSession() as outside,
+        runtimes.session() as inside,
     ):
         client = KubeClient(session, found.server, concurrency=KUBE_AT_ONCE, observe=metrics.observe_kube)
         limiter: Limiter = RedisLimiter(options.redis_url, metrics) if options.redis_url else LocalLimiter()
-        parts = _Parts(options, client, _authenticator(options.auth, client, outside), limiter, metrics)
+        parts = _Parts(options, client, inside, _authenticator(options.auth, client, outside), limiter, metrics)
         try:
             await parts.run()
         finally:
@@ -150,6 +156,7 @@ class _Parts:
         self,
         options: Options,
         client: KubeClient,
+        inside: aiohttp.ClientSession,
         authenticator: Authenticator,
         limiter: Limiter,
         metrics: ApiMetrics,
@@ -159,16 +166,22 @@ class _Parts:
         self.world = World(client, options.namespace, console=options.console)
         rolls = Rolls(client, self.world.instances, metrics, _now)
         self.starts = Starts(client, self.world, rolls, metrics, _now)
-        self.ends = Ends(client, self.world, rolls, self.starts, metrics, _now)
+        pods = Pods(client, options.namespace)
+        self.ends = Ends(client, self.world, rolls, self.starts, pods, metrics, _now)
         ice = Ice(client, options.namespace)
-        routes = Routes(self.world, self.starts, self.ends, ice, authenticator, limiter, metrics, options.policy, _now)
+        runtimes_ = runtimes.Runtimes(inside, pods, metrics)
+        self.peers = Peers(self.world, rolls, runtimes_, metrics, _now)
+        offers = Offers(client, self.world, rolls, runtimes_, ice, metrics, _now)
+        door = Door(authenticator, limiter, metrics, options.policy)
+        routes = Routes(self.world, self.starts, self.ends, ice, door, metrics, options.policy, _now)
+        signals = SignalRoutes(offers, runtimes_, door)
         self.feed = Feed(self.world)
-        open_to_all = options.auth.mode == "none"
-        console = Console(
-            self.feed, routes.enter, self.starts.closing, metrics, _now, options.policy.pool, open_to_all, Bundle.read()
-        )
-        served = console if options.console else None
-        self.app = app.build(routes, served, origins=options.origins, local=open_to_all)
+        alone = options.auth.mode == "none"
+        console = None
+        if options.console:
+            pool = options.policy.pool
+            console = Console(self.feed, door, self.starts.closing, metrics, _now, pool, alone, Bundle.read())
+        self.app = app.build(routes, signals, console, origins=options.origins, local=alone)
         self.tasks: list[asyncio.Task[None]] = []
 
     # ---- health ----------------------------------------------------------------------
@@ -218,6 +231,7 @@ class _Parts:
         server = _Server(self._config())
         self.tasks.append(asyncio.create_task(self.ends.sweep(), name="sweep"))
         self.tasks.append(asyncio.create_task(self.feed.run(), name="console"))
+        self.tasks.append(asyncio.create_task(self.peers.sweep(), name="peers"))
         if self.options.tls_certificate is not None:
             self.tasks.append(asyncio.create_task(self._follow_tls(server), name="tls"))
         serving = asyncio.create_task(server.serve(), name="server")

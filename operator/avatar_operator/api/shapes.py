@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -71,6 +71,32 @@ class StopAllRequest(Struct, omit_defaults=True):
     """POST /avatar/stop-all; may be left out."""
 
     force: bool = True
+
+
+SessionId = Annotated[str, Meta(min_length=1, max_length=128)] | int
+
+
+class OfferRequest(Struct, omit_defaults=True):
+    """POST /avatar/{avatar_id}/offer. ``avatar_id`` names the caller's session; without it, a new one is counted."""
+
+    sdp: Annotated[str, Meta(min_length=1, max_length=65536, description="SDP with all candidates: no trickle.")]
+    type: Literal["offer"]
+    avatar_id: AvatarId | None = None
+
+
+class HumanRequest(Struct, omit_defaults=True):
+    """POST /avatar/{avatar_id}/human. ``sessionid``: what the answer to the offer said."""
+
+    sessionid: SessionId
+    text: Annotated[str, Meta(min_length=1, max_length=5000)]
+    type: Literal["echo", "chat"] = "echo"
+    interrupt: bool = False
+
+
+class SpeakerRequest(Struct, omit_defaults=True):
+    """POST /avatar/{avatar_id}/interrupt_talk and /is_speaking."""
+
+    sessionid: SessionId
 
 
 class Ice(Struct, omit_defaults=True):
@@ -251,6 +277,29 @@ class StartAnswer(Struct):
     data: StartView
 
 
+class OfferAnswer(Struct):
+    """The runtime's answer. ``sessionid`` is the runtime's own name of the session, ``avatar_id`` the API's."""
+
+    sdp: str
+    type: str
+    sessionid: str | int
+    avatar_id: str
+    ice_servers: list[Ice]
+
+
+class TalkAnswer(Struct):
+    """The runtime has taken it."""
+
+    status: str
+
+
+class SpeakingAnswer(Struct):
+    """Whether the avatar says something, or is about to."""
+
+    status: str
+    data: bool
+
+
 class DisconnectAnswer(Struct):
     """A disconnect."""
 
@@ -306,6 +355,9 @@ class Error(Struct):
 
 ANSWERS: tuple[type[Struct], ...] = (
     StartAnswer,
+    OfferAnswer,
+    TalkAnswer,
+    SpeakingAnswer,
     DisconnectAnswer,
     HeartbeatAnswer,
     StopAnswer,
@@ -317,6 +369,9 @@ ANSWERS: tuple[type[Struct], ...] = (
 )
 REQUESTS: tuple[type[Struct], ...] = (
     StartRequest,
+    OfferRequest,
+    HumanRequest,
+    SpeakerRequest,
     DisconnectRequest,
     HeartbeatRequest,
     StopRequest,
@@ -335,4 +390,11 @@ def schemas() -> dict[str, Any]:
     for name, needed in NEEDED.items():
         given = [{"required": [field], "properties": {field: {"type": "string"}}} for field in needed]
         components[name]["anyOf"] = given
+    # Not read by msgspec: a form, and SDP itself.
+    components["AudioRequest"] = {
+        "type": "object",
+        "required": ["sessionid", "file"],
+        "properties": {"sessionid": {"type": "string", "minLength": 1}, "file": {"type": "string", "format": "binary"}},
+    }
+    components["Sdp"] = {"type": "string", "minLength": 1, "maxLength": 65536}
     return components

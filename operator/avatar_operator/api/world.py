@@ -45,6 +45,7 @@ class World:
         self.events = Reflector(client, EVENTS, Told, namespace, optional=True, fields=about)
         self._by_session: dict[str, set[str]] = {}
         self._leased: set[str] = set()
+        self._attached: set[str] = set()
         self._by_avatar: dict[str, str] = {}
         self.instances.listeners.append(self._index_sessions)
         self.avatars.listeners.append(self._index_avatars)
@@ -96,6 +97,10 @@ class World:
         """Instances with a session that may lapse."""
         return [item for name in list(self._leased) if (item := self.instance(name)) is not None]
 
+    def attached(self) -> list[Instance]:
+        """Instances with a session that lasts as long as its peer."""
+        return [item for name in list(self._attached) if (item := self.instance(name)) is not None]
+
     def silent_for(self, now: float) -> float:
         """Seconds since the quietest of the watches was heard of last; by the monotonic clock."""
         return max(now - r.heard_at for r in self.reflectors.values())
@@ -124,6 +129,10 @@ class World:
             self._leased.discard(name)
         else:
             self._leased.add(name)
+        if any(s.runtime_session_id for s in new):
+            self._attached.add(name)
+        else:
+            self._attached.discard(name)
 
     def _index_avatars(self, before: Avatar | None, after: Avatar | None) -> None:
         for real_name in {a.spec.avatar_name for a in (before, after) if a is not None}:

@@ -80,8 +80,8 @@ def api(
 
     from avatar_operator.api.auth import AuthConfigError, Roles
     from avatar_operator.api.caller import Role
+    from avatar_operator.api.door import Policy
     from avatar_operator.api.limits import Rate
-    from avatar_operator.api.routes import Policy
     from avatar_operator.api.server import ApiError, Auth, Options
     from avatar_operator.api.server import run as run_api
     from avatar_operator.kube.credentials import CredentialsError

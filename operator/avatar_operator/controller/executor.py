@@ -52,6 +52,7 @@ from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
 from avatar_operator.kube.events import Recorder
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, SERVICES
+from avatar_operator.runtimes.http import host_of
 
 from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .gate import Gate
@@ -161,7 +162,7 @@ class Executor:
 
     async def _ask(self, memory: Memory, action: ProbeActivity | ProbeReady | SetDraining) -> None:
         """What the runtime answers goes into ``memory``."""
-        host, port = _host(action.pod), action.port
+        host, port = host_of(action.pod), action.port
         if isinstance(action, ProbeReady):
             serves = await self._probe.serves(host, port, action.path)
             now = datetime.now(UTC)
@@ -474,10 +475,6 @@ class Executor:
             self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return
         self._store.apply(msgspec.json.decode(raw, type=Instance))
-
-
-def _host(pod: Pod) -> str:
-    return pod.status.pod_ip or pod.status.host_ip
 
 
 def _reserved(pod: Pod) -> int:

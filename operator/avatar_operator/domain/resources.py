@@ -394,13 +394,17 @@ class InstanceSpec(Model, frozen=True):
 
 
 class Session(Model, frozen=True):
-    """status.sessions[]: one user's session, kept by a backend or the REST API."""
+    """status.sessions[]: one user's session, kept by a backend or the REST API.
+
+    ``runtime_session_id``: what the runtime calls it, where its offer went through the REST API.
+    """
 
     id: str
     user: str = ""
     since: datetime | None = None
     expires: datetime | None = None
     ttl_seconds: int | None = None
+    runtime_session_id: str = ""
 
 
 class GpuStatus(Model, frozen=True):
@@ -410,6 +414,21 @@ class GpuStatus(Model, frozen=True):
     index: int | None = None
     uuid: str = ""
     reserved_mib: int = field(default=0, name="reservedMiB")
+
+
+class MediaStatus(Model, frozen=True):
+    """status.media: where peers find the audio and video; see the CRD and docs/media.md.
+
+    ``host`` stands in an answer's candidates instead of the pod's own address;
+    empty: nothing is rewritten. ``reachable`` is True, False or Unknown.
+    """
+
+    mode: str = ""
+    host: str = ""
+    candidates: tuple[str, ...] = ()
+    udp_port_range: str = ""
+    reachable: str = "Unknown"
+    message: str = ""
 
 
 class LastTermination(Model, frozen=True):
@@ -434,6 +453,7 @@ class InstanceStatus(Model, frozen=True):
     webrtc_url: str | None = None
     node: str | None = None
     gpu: GpuStatus | None = None
+    media: MediaStatus | None = None
     pod_name: str | None = None
     connections: int = 0
     sessions: tuple[Session, ...] = ()

@@ -46,11 +46,37 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Count a session; one of the same id is the same session. Without ``lease`` it does not expire."""
+    """Count a session; one of the same id is the same session. Without ``lease`` it does not expire.
+
+    ``tentative``: seconds after which a new session ends unless it is attached (see Attach) or joined for good.
+    """
 
     id: str
     caller: Caller
     lease: Lease | None = None
+    tentative: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Note what the runtime calls a session whose offer it has answered; from now on it lasts as long as the peer."""
+
+    id: str
+    caller: Caller
+    runtime_session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """The peer is gone, or never came (``runtime_session`` empty): ends the session unless somebody else keeps it.
+
+    One that is attached to another of the runtime's sessions by now is left, and
+    so is one that was never attached and is counted for good; one with a lease
+    of its own keeps to that. An unknown one is no error.
+    """
+
+    id: str
+    runtime_session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +103,7 @@ class Renew:
     reconnect: int = 0
 
 
-Operation = Join | Leave | LeaveOne | Renew
+Operation = Join | Attach | Detach | Leave | LeaveOne | Renew
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +219,10 @@ class _Book:
         match operation:
             case Join():
                 return self.join(operation)
+            case Attach():
+                return self.attach(operation)
+            case Detach():
+                return self.detach(operation)
             case Leave():
                 return self.leave(operation)
             case LeaveOne():
@@ -210,6 +240,10 @@ class _Book:
                 until = ceil(self.now + timedelta(seconds=join.lease.connect))
                 ttl = join.lease.ttl
                 self.keep(known, max(until, known.expires or until), ttl, changed=known.ttl_seconds != ttl)
+            elif known.ttl_seconds is None and known.expires is not None:
+                # Tentative: who joins for good makes it last, another offer begins its time anew.
+                until_attached = self.until(join.tentative)
+                self.sessions[join.id] = msgspec.structs.replace(known, expires=until_attached)
             return Joined(self.sessions[join.id], self.count, fresh=False)
         if self.cap is not None and self.count >= self.cap:
             return Full(self.count, self.cap)
@@ -218,11 +252,37 @@ class _Book:
             id=join.id,
             user=join.caller.name,
             since=floor(self.now),
-            expires=ceil(self.now + timedelta(seconds=lease.connect)) if lease else None,
+            expires=self.until(lease.connect if lease else join.tentative),
             ttl_seconds=lease.ttl if lease else None,
         )
         self.sessions[join.id] = session
         return Joined(session, self.count, fresh=True)
+
+    def until(self, seconds: int | None) -> datetime | None:
+        return None if seconds is None else ceil(self.now + timedelta(seconds=seconds))
+
+    def attach(self, attach: Attach) -> Answer:
+        known = self.sessions.get(attach.id)
+        if known is None:
+            return Unknown()
+        if not attach.caller.may_touch(known):
+            return Foreign()
+        expires = known.expires if known.ttl_seconds is not None else None
+        attached = msgspec.structs.replace(known, runtime_session_id=attach.runtime_session, expires=expires)
+        self.sessions[attach.id] = attached
+        return Joined(attached, self.count, fresh=False)
+
+    def detach(self, detach: Detach) -> Answer:
+        known = self.sessions.get(detach.id)
+        if known is None or known.runtime_session_id != detach.runtime_session:
+            return Left(None, self.count)
+        if known.ttl_seconds is not None:
+            self.sessions[detach.id] = msgspec.structs.replace(known, runtime_session_id="")
+            return Left(None, self.count)
+        if not detach.runtime_session and known.expires is None:
+            return Left(None, self.count)
+        del self.sessions[detach.id]
+        return Left(known, self.count)
 
     def leave(self, leave: Leave) -> Answer:
         known = self.sessions.get(leave.id)

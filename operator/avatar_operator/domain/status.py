@@ -22,6 +22,7 @@ NO_POD: Json = {
     "node": None,
     "podName": None,
     "gpu": None,
+    "media": None,
     "readyTime": None,
     "idleDeadline": None,
     "drainDeadline": None,

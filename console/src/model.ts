@@ -141,6 +141,8 @@ export interface Happening {
   kind: string;
   name: string;
   count: number;
+  /** Of two in the same second the greater came later. */
+  order: number;
 }
 
 /** Everything, by section and key. */

@@ -83,6 +83,12 @@ function pathOf(pair: Entry | undefined, byId: Map<string, Entry>): Measures["pa
   };
 }
 
+/** The middle one of what is known; null: nothing is. */
+export function median(values: (number | null)[]): number | null {
+  const known = values.filter((value): value is number => value !== null).sort((a, b) => a - b);
+  return known[Math.floor((known.length - 1) / 2)] ?? null;
+}
+
 /** Whether lips and voice are apart so far that people notice (milliseconds; as broadcasters have it). */
 export function outOfSync(sync: number | null): boolean {
   return sync !== null && (sync > 125 || sync < -45);

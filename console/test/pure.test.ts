@@ -7,7 +7,7 @@ import { candidates, explain } from "../src/ice";
 import { applied, byAttention, filtered, may, nothing, type Change, type Instance, type Pool } from "../src/model";
 import { parse, pathTo } from "../src/route";
 import { SseParser } from "../src/sse";
-import { measures, NO_MEASURES, outOfSync, type Entry } from "../src/stats";
+import { measures, median, NO_MEASURES, outOfSync, type Entry } from "../src/stats";
 import { wav } from "../src/wav";
 
 function instance(over: Partial<Instance> = {}): Instance {
@@ -157,6 +157,12 @@ test("what a viewer would notice is read from the statistics", () => {
   );
   assert.deepEqual(found.path, { local: "host", remote: "relay", address: "192.0.2.7:50001", protocol: "udp" });
   assert.deepEqual(measures([], NO_MEASURES, 5), { ...NO_MEASURES, at: 5 });
+});
+
+test("one look that is far off does not count", () => {
+  assert.equal(median([null, 20, 1200, 25, 30]), 25);
+  assert.equal(median([null]), null);
+  assert.equal(median([7]), 7);
 });
 
 test("lips and voice may be a little apart", () => {

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,11 +82,12 @@ def make_pod(world: World, tmp_path: Path, tts: Running) -> Iterator[MakePod]:
     """``await make_pod(ports={…})``: a pool whose pods on port 8615 are a real runtime, and the avatar ada."""
     made: list[Running] = []
 
-    async def make(**pool: object) -> Running:
+    async def make(**pool: Any) -> Running:
         host = own_address()
         one = await asyncio.to_thread(start_runtime, tmp_path, tts=tts.url, host=host, port=8615)
         made.append(one)
-        await world.pool(runtime={"podAnnotations": {"avatars.test/pod-ip": host}}, **pool)
+        runtime = {"podAnnotations": {"avatars.test/pod-ip": host}, **pool.pop("runtime", {})}
+        await world.pool(runtime=runtime, **pool)
         await world.avatar("ada", tts={"engine": "edgetts", "voice": "en-US-AriaNeural"})
         return one
 

@@ -13,6 +13,7 @@ from tests.console.conftest import PICTURES, MakePod
 from tests.console.test_talk import sign_in
 from tests.support.api import GROUP, Api, Json
 from tests.support.browser import Page
+from tests.support.gpus import Gpus
 from tests.support.operator import Operator
 from tests.support.rest import RestServer
 from tests.support.tokens import hs256
@@ -45,17 +46,15 @@ def gpu(index: int, used: int, **more: object) -> Json:
 
 
 @pytest.fixture
-async def gpus(api: Api, namespace: str) -> AsyncIterator[None]:
-    """A node with two GPUs, one of which is in trouble."""
-    name = f"gpu-{namespace}"
+async def trouble(api: Api, namespace: str) -> AsyncIterator[None]:
+    """A node whose GPUs others use, one of which is too hot."""
+    name = f"render-{namespace}"
     hot = {"type": "Temperature", "message": "91 °C for two minutes; the limit is 85 °C"}
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    first = gpu(0, 13)
     status = {
         "lastReport": now,
         "heartbeatSeconds": 600,
-        "gpus": [first, gpu(1, 22, temperatureCelsius=91, utilizationPercent=99, alerts=[hot])],
-        "reservations": [{"uuid": first["uuid"], "namespace": namespace, "pod": "avatar-8615", "memoryMiB": 9 * GIB}],
+        "gpus": [gpu(0, 13), gpu(1, 22, temperatureCelsius=91, utilizationPercent=99, alerts=[hot])],
     }
     body = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "GPUNode", "metadata": {"name": name}, "spec": {}}
     await api.create("gpunodes", "", body)
@@ -65,9 +64,22 @@ async def gpus(api: Api, namespace: str) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def scenery(world: World, operator: Operator, make_pod: MakePod, gpus: None) -> None:
-    """Instances in every state that a page should be able to show."""
-    await make_pod(ports={"base": 8615, "count": 4}, maxInstances=4, idle={"timeoutSeconds": 1800})
+async def scenery(
+    world: World, api: Api, namespace: str, operator: Operator, make_pod: MakePod, trouble: None
+) -> AsyncIterator[None]:
+    """Instances in every state that a page should be able to show, on GPUs."""
+    async with Gpus.playing(api, namespace) as gpus:
+        node = await gpus.node()
+        node.gpus[0].outside(7 * GIB)
+        more = gpus.pool()
+        runtime = more.pop("runtime")
+        more |= {"ports": {"base": 8615, "count": 4}, "maxInstances": 4, "idle": {"timeoutSeconds": 1800}}
+        await make_pod(runtime=runtime, **more)
+        await _people(world)
+        yield
+
+
+async def _people(world: World) -> None:
     await world.avatar("bruno", "Professor Lovelace", "Tutor 7", "Grace", "Niels")
     await world.engine("edgetts", image="tts.test/engine:1", protocol="edgetts", **_place())
     await world.engine("cosyvoice", image="tts.test/engine:1", protocol="cosyvoice", fallback="edgetts", **_place())
@@ -117,6 +129,9 @@ async def test_every_view_in_light_and_dark_on_a_desk_and_in_a_hand(
                 await page.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
                 wide = await page.js("document.documentElement.scrollWidth")
                 assert wide <= width, f"{view} at {width} px is {wide} px wide"
+                # As tall as what there is to see: what stands at an edge of the window is at the picture's edge, then.
+                high = await page.js("document.documentElement.scrollHeight")
+                await page.size(width, max(height, min(high, 2400)), mobile=mobile)
                 await page.screenshot(PICTURES / f"{view}-{size}-{scheme}.png")
                 bad.extend(f"{view} {scheme} {size}: {finding}" for finding in await findings(page))
 

@@ -47,6 +47,6 @@ export function Happenings({ items, about = true }: { items: [string, Happening]
 
 export function newestFirst(events: Record<string, Happening>): [string, Happening][] {
   return Object.entries(events).sort(
-    ([ka, a], [kb, b]) => (b.at ?? "").localeCompare(a.at ?? "") || kb.localeCompare(ka),
+    ([, a], [, b]) => (b.at ?? "").localeCompare(a.at ?? "") || b.order - a.order,
   );
 }

@@ -59,14 +59,16 @@ function Present({ item }: { item: Instance }) {
     <>
       <Title name={item.avatar} above={<Back />} action={<Actions item={item} />} />
       <div class="avatar-page">
-        <Stage item={item} talk={talk} />
+        <div class="left">
+          <Stage item={item} talk={talk} />
+          <Recent name={item.name} />
+        </div>
         <div class="side">
           <State item={item} />
           <Connection item={item} talk={talk} />
           <Sessions item={item} />
         </div>
       </div>
-      <Recent name={item.name} />
       <Details item={item} />
     </>
   );

@@ -30,20 +30,6 @@ export function Gpus() {
   return (
     <>
       <Title name="GPUs" />
-      <ul class="legend" aria-label="Parts of the bars">
-        <li>
-          <Swatch kind="used" /> Avatars
-        </li>
-        <li>
-          <Swatch kind="reserved" /> Reserved for avatars
-        </li>
-        <li>
-          <Swatch kind="external" /> Others
-        </li>
-        <li>
-          <Swatch kind="free" /> Free
-        </li>
-      </ul>
       {nodes.map((node) => {
         const mine = all.filter((gpu) => gpu.node === node);
         return (
@@ -176,13 +162,20 @@ function MemoryBar({ memory }: { memory: Memory }) {
       <dl class="inline parts">
         {parts.map(([kind, name, mib]) => (
           <div key={kind}>
-            <dt>{name}</dt>
-            <dd class="num">{gib(mib)}</dd>
+            <dt>
+              <Swatch kind={kind} />
+              {name}
+            </dt>
+            <dd class="num">
+              {gib(mib)} <span class="soft">GiB</span>
+            </dd>
           </div>
         ))}
         <div>
           <dt>Total</dt>
-          <dd class="num">{gib(memory.total)} GiB</dd>
+          <dd class="num">
+            {gib(memory.total)} <span class="soft">GiB</span>
+          </dd>
         </div>
       </dl>
     </div>

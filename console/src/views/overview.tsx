@@ -5,7 +5,7 @@ import { pathTo } from "../route";
 import { hello, scene } from "../store";
 import { Actions, refused } from "../parts/actions";
 import { Empty } from "../parts/empty";
-import { PlusIcon } from "../parts/icons";
+import { PlusIcon, TalkIcon } from "../parts/icons";
 import { Connections, InstancePhase } from "../parts/phase";
 import { StartDialog } from "../parts/start";
 import { Ago, Until } from "../parts/time";
@@ -97,7 +97,7 @@ export function Overview() {
 }
 
 function Instances({ items }: { items: Instance[] }) {
-  const acts = refused("admin") === "";
+  const acts = refused("user") === "";
   return (
     <div class="table-box">
       <table class="list">
@@ -137,18 +137,18 @@ function Instances({ items }: { items: Instance[] }) {
               </th>
               <td data-name="Phase">
                 <InstancePhase item={item} />
-                {item.phase === "Failed" || item.phase === "Draining" ? <span class="under clip" title={item.message}>{item.message}</span> : null}
+                {item.phase === "Failed" || item.phase === "Draining" ? <span class="under clip">{item.message}</span> : null}
               </td>
-              <td data-name="Port" class="right num">
+              <td data-name="Port" class={item.port ? "right num" : "right nil"}>
                 {item.port ?? <span class="soft">–</span>}
               </td>
-              <td data-name="GPU" class="num">
+              <td data-name="GPU" class={item.gpu ? "num" : "nil"}>
                 {item.gpu ? `${item.gpu.node} / ${item.gpu.index ?? "?"}` : <span class="soft">none</span>}
               </td>
               <td data-name="Connections" class="right">
                 <Connections item={item} />
               </td>
-              <td data-name="Idle in" class="right">
+              <td data-name="Idle in" class={item.idle_deadline ? "right" : "right nil"}>
                 <Until time={item.idle_deadline} />
               </td>
               <td data-name="Age" class="right">
@@ -156,6 +156,12 @@ function Instances({ items }: { items: Instance[] }) {
               </td>
               {acts ? (
                 <td class="acts">
+                  {item.serves ? (
+                    <a class="button quiet accent" href={pathTo(item.name)}>
+                      <TalkIcon />
+                      Talk<span class="sr"> to {item.avatar}</span>
+                    </a>
+                  ) : null}
                   <Actions item={item} compact />
                 </td>
               ) : null}
@@ -265,8 +271,9 @@ function Pools({ pools, all }: { pools: Pool[]; all: Instance[] }) {
                     return (
                       <li key={port.port} class={`slot ${SLOT[port.state] ?? "free"}`} title={text}>
                         {holder ? (
-                          <a href={pathTo(holder.name)} aria-label={text}>
+                          <a href={pathTo(holder.name)}>
                             <span class="num">{port.port}</span>
+                            <span class="state">{port.state}</span>
                             <span class="holder">{holder.avatar}</span>
                           </a>
                         ) : (

@@ -193,7 +193,7 @@ class EngineScene(Struct):
 
 
 class EventScene(Struct):
-    """An Event."""
+    """An Event; of two in the same second the one with the greater ``order`` came later."""
 
     at: datetime | None
     type: str
@@ -202,6 +202,7 @@ class EventScene(Struct):
     kind: str
     name: str
     count: int
+    order: int
 
 
 def instance(item: Instance, pool: Pool | None, avatar: Avatar | None) -> InstanceScene:
@@ -330,7 +331,8 @@ def event(item: Told) -> EventScene:
     """An event."""
     about = item.involved_object
     message = PRIVATE.get(item.reason, item.message)
-    return EventScene(item.at, item.type, item.reason, message, about.kind, about.name, item.count or 1)
+    order = int(item.metadata.resource_version or 0)
+    return EventScene(item.at, item.type, item.reason, message, about.kind, about.name, item.count or 1, order)
 
 
 def _memory(room: Vram | None) -> MemoryScene | None:

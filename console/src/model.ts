@@ -54,8 +54,8 @@ export interface Instance {
   voice: string;
   model: string;
   transport: string;
-  conditions: Fact[];
   media: Media | null;
+  conditions: Fact[];
 }
 
 export interface Port {

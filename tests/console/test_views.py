@@ -131,7 +131,7 @@ async def test_every_view_in_light_and_dark_on_a_desk_and_in_a_hand(
                 assert wide <= width, f"{view} at {width} px is {wide} px wide"
                 # As tall as what there is to see: what stands at an edge of the window is at the picture's edge, then.
                 high = await page.js("document.documentElement.scrollHeight")
-                await page.size(width, max(height, min(high, 2400)), mobile=mobile)
+                await page.size(width, max(height, min(high, 4000)), mobile=mobile)
                 await page.screenshot(PICTURES / f"{view}-{size}-{scheme}.png")
                 bad.extend(f"{view} {scheme} {size}: {finding}" for finding in await findings(page))
 

@@ -24,14 +24,14 @@ export function Actions({ item, compact = false }: { item: Instance; compact?: b
   const common = { type: "button" as const, disabled: why !== "" };
   return (
     <>
-      <button {...common} class={compact ? "quiet" : ""} onClick={() => (asking.value = "restart")} disabled={why !== "" || !item.pod}>
+      <button {...common} class={compact ? "quiet" : ""} title={compact ? "Restart" : undefined} onClick={() => (asking.value = "restart")} disabled={why !== "" || !item.pod}>
         <RestartIcon />
-        <span class={compact ? "wide-only" : ""}>Restart</span>
+        <span class={compact ? "sr" : ""}>Restart</span>
         <span class="sr"> {item.avatar}</span>
       </button>
-      <button {...common} class={compact ? "quiet" : "danger-line"} onClick={() => (asking.value = "stop")}>
+      <button {...common} class={compact ? "quiet" : "danger-line"} title={compact ? "Stop" : undefined} onClick={() => (asking.value = "stop")}>
         <StopIcon />
-        <span class={compact ? "wide-only" : ""}>Stop</span>
+        <span class={compact ? "sr" : ""}>Stop</span>
         <span class="sr"> {item.avatar}</span>
       </button>
       {why ? <p class="why">Stop and restart: {why.charAt(0).toLowerCase() + why.slice(1)}</p> : null}

@@ -67,7 +67,8 @@ function Table({ items }: { items: Engine[] }) {
                   <span class="soft"> / {item.replicas}</span>
                 </td>
                 <td data-name="GPU" class="num">
-                  {item.gpu ? `${item.gpu.node} / ${item.gpu.index ?? "?"}` : <span class="soft">none</span>}
+                  {item.gpu ? item.gpu.index ?? "?" : <span class="soft">none</span>}
+                  {item.gpu ? <span class="under">{item.gpu.node}</span> : null}
                 </td>
                 <td data-name="Falls back to">{item.fallback ?? <span class="soft">nothing</span>}</td>
                 <td data-name="Idle in" class="right">

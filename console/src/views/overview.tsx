@@ -143,7 +143,8 @@ function Instances({ items }: { items: Instance[] }) {
                 {item.port ?? <span class="soft">–</span>}
               </td>
               <td data-name="GPU" class={item.gpu ? "num" : "nil"}>
-                {item.gpu ? `${item.gpu.node} / ${item.gpu.index ?? "?"}` : <span class="soft">none</span>}
+                {item.gpu ? item.gpu.index ?? "?" : <span class="soft">none</span>}
+                {item.gpu ? <span class="under">{item.gpu.node}</span> : null}
               </td>
               <td data-name="Connections" class="right">
                 <Connections item={item} />

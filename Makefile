@@ -7,7 +7,7 @@ DEVCLUSTER := python3 -m devcluster
 PYTEST_ARGS ?=
 CHAOS_ARGS ?= --runs 20
 
-.PHONY: help demo test chaos check cluster images clean bootstrap lint types unit chart-lint generated format locks
+.PHONY: help demo test chaos check cluster images console clean bootstrap lint types unit chart-lint generated format locks
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ cluster: ## a real one-node Kubernetes on this machine (python3 -m devcluster --
 
 images: ## build the three images and load them into the cluster
 	@tars=$$(images/build) && $(DEVCLUSTER) load-image $$tars
+
+console: ## build the web console into the API's package
+	@scripts/console
 
 clean: ## end the clusters and everything they left; caches outside the tree stay
 	@for name in avatar test e2e chaos; do $(DEVCLUSTER) --name $$name down; done

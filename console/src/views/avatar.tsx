@@ -150,16 +150,17 @@ function Curtain({ item, talk, begin, why }: { item: Instance; talk: Talk; begin
             <li key={remedy}>{remedy}</li>
           ))}
         </ul>
-        <button type="button" class="primary" onClick={begin} disabled={!item.serves}>
+        <button type="button" class="primary" onClick={begin} disabled={!canTalk(item)}>
           Try again
         </button>
       </div>
     );
   }
-  const waiting = !item.serves;
+  const waiting = !canTalk(item);
+  const asleep = item.phase === "Stopped";
   return (
     <div class="curtain">
-      {waiting ? (
+      {waiting || asleep ? (
         <>
           <InstancePhase item={item} />
           <p>{waitingFor(item)}</p>
@@ -167,11 +168,16 @@ function Curtain({ item, talk, begin, why }: { item: Instance; talk: Talk; begin
       ) : null}
       <button type="button" class="primary large" onClick={begin} disabled={waiting || why !== ""}>
         <TalkIcon />
-        Talk
+        {asleep ? "Wake and talk" : "Talk"}
       </button>
-      {why ? <p>{why}</p> : waiting ? null : <p>Picture and sound come over WebRTC.</p>}
+      {why ? <p>{why}</p> : waiting || asleep ? null : <p>Picture and sound come over WebRTC.</p>}
     </div>
   );
+}
+
+/** Whether it serves, or will when somebody comes. */
+function canTalk(item: Instance): boolean {
+  return item.serves || item.phase === "Stopped";
 }
 
 function waitingFor(item: Instance): string {
@@ -182,7 +188,7 @@ function waitingFor(item: Instance): string {
     case "Pending":
       return "It waits for the operator.";
     case "Stopped":
-      return "It sleeps; starting it again wakes it.";
+      return "It sleeps: nobody used it.";
     default:
       return "It cannot be talked to at the moment.";
   }
@@ -370,6 +376,18 @@ function Connection({ item, talk }: { item: Instance; talk: Talk }) {
               {media.reachable === "True" ? "yes" : media.reachable === "False" ? <strong class="alert-text">no</strong> : "not known"}
               {media.message ? <span class="under">{media.message}</span> : null}
             </dd>
+          </>
+        ) : null}
+        {media?.candidates.length ? (
+          <>
+            <dt>Addresses</dt>
+            <dd class="num">{media.candidates.join(", ")}</dd>
+          </>
+        ) : null}
+        {media?.ports ? (
+          <>
+            <dt>UDP ports</dt>
+            <dd class="num">{media.ports}</dd>
           </>
         ) : null}
         {live ? (

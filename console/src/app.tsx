@@ -16,7 +16,7 @@ import { Login } from "./views/login";
 import { Overview } from "./views/overview";
 
 export function App() {
-  if (link.value === "login" || link.value === "refused") return <Login />;
+  if (link.value === "login" || link.value === "refused" || link.value === "entering") return <Login />;
   return (
     <div class="shell">
       <a

@@ -13,10 +13,12 @@ export type Link =
   | "live"
   | "stale" // what is shown was true once
   | "login" // a token is needed
+  | "entering" // one was given, and nobody has said yet whether it is good
   | "refused"; // the token is good, and its role is not enough
 
 export const link = signal<Link>("connecting");
-export const scene = signal<Scene>(nothing());
+const EMPTY = nothing();
+export const scene = signal<Scene>(EMPTY);
 export const hello = signal<Hello | null>(null);
 /** Why the last try failed, for people. */
 export const problem = signal("");
@@ -58,7 +60,7 @@ export function signIn(value: string): void {
   keep(value);
   failures = 0;
   problem.value = "";
-  link.value = "connecting";
+  link.value = "entering";
   connect();
 }
 
@@ -66,7 +68,7 @@ export function signOut(): void {
   keep("");
   stream?.abort();
   clearTimeout(timer);
-  scene.value = nothing();
+  scene.value = EMPTY;
   hello.value = null;
   problem.value = "";
   link.value = "login";
@@ -112,7 +114,7 @@ async function follow(mine: AbortController): Promise<void> {
   }
   if (stream !== mine) return;
   mine.abort();
-  if (failures > 1 || Date.now() - heard.value > GRACE) link.value = hello.value ? "stale" : "connecting";
+  if (failures > 1 || Date.now() - heard.value > GRACE) link.value = scene.value === EMPTY ? "connecting" : "stale";
   const seconds = Math.max(failures ? backoff(failures, Math.random()) : Math.random(), retry ?? 0);
   timer = setTimeout(connect, Math.min(seconds, 60) * 1000);
 }

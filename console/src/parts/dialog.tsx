@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 
 interface Props {
   title: string;
@@ -11,14 +11,18 @@ interface Props {
 export function Dialog({ title, children, onClose }: Props) {
   const element = useRef<HTMLDialogElement>(null);
   const heading = useId();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const dialog = element.current;
     if (!dialog) return;
     const opener = document.activeElement;
     dialog.showModal();
     return () => {
       dialog.close();
-      if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
+      // Once it is out of the page: until then all the rest is inert. Unless the focus went elsewhere by then.
+      setTimeout(() => {
+        const lost = document.activeElement === document.body || document.activeElement === null;
+        if (lost && opener instanceof HTMLElement && opener.isConnected) opener.focus();
+      });
     };
   }, []);
   return (
@@ -29,6 +33,7 @@ export function Dialog({ title, children, onClose }: Props) {
         event.preventDefault();
         onClose();
       }}
+      onClose={onClose}
       onClick={(event) => event.target === element.current && onClose()}
     >
       <div class="dialog-body">

@@ -1,12 +1,12 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 
 let first = true;
 
 /** The heading of a view. Whoever comes to it by a link finds the focus there, and the window's title changed. */
 export function Title({ name, action, above }: { name: string; action?: ComponentChildren; above?: ComponentChildren }) {
   const heading = useRef<HTMLHeadingElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     document.title = `${name} · Avatars`;
     if (!first) heading.current?.focus();
     first = false;
@@ -15,7 +15,7 @@ export function Title({ name, action, above }: { name: string; action?: Componen
     <header class="title">
       <div>
         {above}
-        <h1 ref={heading} tabIndex={-1}>
+        <h1 key={name} ref={heading} tabIndex={-1}>
           {name}
         </h1>
       </div>

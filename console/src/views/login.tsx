@@ -26,6 +26,10 @@ export function Login() {
     }
     field.current?.focus();
   };
+  const entering = link.value === "entering";
+  useEffect(() => {
+    if (problem.value) field.current?.select();
+  }, [entering]);
   const told = complaint.value || (problem.value ? problem.value.charAt(0).toUpperCase() + problem.value.slice(1) : "");
   return (
     <main class="login" id="main">
@@ -52,8 +56,8 @@ export function Login() {
         <p class="error" id="token-told" role="alert">
           {told}
         </p>
-        <button type="submit" class="primary">
-          Sign in
+        <button type="submit" class="primary" disabled={entering}>
+          {entering ? "Signing in…" : "Sign in"}
         </button>
         <p class="hint" id="token-hint">
           A JWT with sub, exp and a role (viewer, user or admin), or a Kubernetes token: kubectl create token NAME. It

@@ -1,5 +1,5 @@
-# The project's images: `docker build --target operator|runtime|tts|tts-edge .`, or `images/build` for all but the last,
-# which is for those who have internet.
+# The project's images: `docker build --target operator|runtime|tts|turn|tts-edge .`, or `images/build` for the first
+# three; the other two are optional, and the last is for those who have internet.
 #
 # BASE is any Debian 12 (bookworm): the one from a registry, or one that images/build prepares from Debian's
 # packages. The final images start from scratch: they hold Python, the locked packages, our code, and no
@@ -111,6 +111,28 @@ RUN --mount=type=secret,id=ca \
     --mount=type=cache,target=/root/.cache/pip \
     install-locked /lock.txt
 
+# ---------------------------------------------------------------- coturn, with the libraries that it loads
+FROM python AS coturn
+RUN --mount=type=secret,id=ca \
+    --mount=type=secret,id=apt,target=/etc/apt/apt.conf.d/99build \
+    apt-get update -q \
+    && apt-get install -y -q --no-install-recommends coturn \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/*
+RUN set -eu; \
+    mkdir -p /coturn/var/lib/dpkg/status.d; \
+    { echo /usr/bin/turnserver; ldd /usr/bin/turnserver | grep -o '/[^ ]*'; } | while read -r path; do \
+        # Where it lies, not by which of the merged folders the loader calls it.
+        real="$(readlink -f "$path")"; \
+        folder="/coturn$(readlink -f "$(dirname "$path")")"; \
+        mkdir -p "$folder"; \
+        cp -a "$real" "/coturn$(dirname "$real")/"; \
+        [ "$real" = "$(readlink -f "$(dirname "$path")")/$(basename "$path")" ] || cp -a "$path" "$folder/"; \
+        { dpkg-query -S "$real" || dpkg-query -S "${real#/usr}"; } 2> /dev/null | cut -d: -f1 | sort -u | while read -r package; do \
+            dpkg-query -s "$package" > "/coturn/var/lib/dpkg/status.d/$package"; \
+        done; \
+    done; \
+    ls /coturn/var/lib/dpkg/status.d | grep -q '^coturn$'
+
 # ---------------------------------------------------------------- our code, byte code included
 FROM python AS operator-code
 COPY operator/avatar_operator /app/avatar_operator
@@ -120,6 +142,10 @@ FROM python AS runtime-code
 COPY runtime/avatar_runtime /app/avatar_runtime
 COPY runtime/data/avatars /app/data/avatars
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app/avatar_runtime
+
+FROM python AS turn-code
+COPY runtime/avatar_turn /app/avatar_turn
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM python AS tts-code
 COPY runtime/avatar_tts /app/avatar_tts
@@ -149,6 +175,17 @@ EXPOSE 5002
 RUN ["python3", "-m", "avatar_tts", "--help"]
 RUN ["python3", "-c", "import avatar_tts.backends, avatar_tts.codec; avatar_tts.codec.warm(); avatar_tts.backends.EdgeBackend()"]
 ENTRYPOINT ["python3", "-m", "avatar_tts", "--backend", "edge"]
+
+# The relay between clients and pods (docs/media.md), as a user without rights: it binds no port below 1024.
+FROM slim AS turn
+LABEL org.opencontainers.image.title="avatar-operator TURN relay (coturn)" \
+      org.opencontainers.image.licenses="Apache-2.0 AND BSD-3-Clause"
+COPY --from=coturn /coturn /
+COPY --from=turn-code /app /app
+USER 65532:65532
+EXPOSE 3478
+RUN ["turnserver", "--log-file=stdout", "--version"]
+ENTRYPOINT ["python3", "-m", "avatar_turn"]
 
 FROM slim AS runtime
 LABEL org.opencontainers.image.title="avatar-operator reference lip-sync runtime" \

@@ -6,17 +6,25 @@ PYTHON := .venv/bin/python
 DEVCLUSTER := python3 -m devcluster
 PYTEST_ARGS ?=
 CHAOS_ARGS ?= --runs 20
+# Which cluster: native (the default), kind where Docker is there, existing, control-plane.
+PROVIDER ?=
+ifneq ($(PROVIDER),)
+export DEVCLUSTER_PROVIDER := $(PROVIDER)
+endif
 
-.PHONY: help demo test chaos check cluster images console clean bootstrap lint types unit chart-lint generated format locks
+.PHONY: help demo test e2e chaos check cluster images console clean bootstrap lint types unit chart-lint generated format locks docs
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: bootstrap ## the main job, watched: cluster, images, chart, a speaking avatar, collection (first time 10 to 17 min)
 	@$(PYTHON) -m demo
 
 test: bootstrap ## the whole test suite, on real clusters of its own (half an hour; the first time as long as demo before that)
 	@scripts/test $(PYTEST_ARGS)
+
+e2e: bootstrap ## the end-to-end tests alone, on a cluster of their own (PROVIDER=kind: on kind)
+	@$(PYTHON) -m pytest tests/e2e $(PYTEST_ARGS)
 
 chaos: bootstrap ## seeded runs of users and faults against invariants (CHAOS_ARGS="--runs 500 --parallel 3"; -h)
 	@PYTHONPATH=operator $(PYTHON) -m chaos $(CHAOS_ARGS)
@@ -33,7 +41,7 @@ console: ## build the web console into the API's package
 	@scripts/console
 
 clean: ## end the clusters and everything they left; caches outside the tree stay
-	@for name in avatar test e2e chaos; do $(DEVCLUSTER) --name $$name down; done
+	@for name in avatar test test1 e2e chaos; do $(DEVCLUSTER) --name $$name down; done
 	@rm -rf out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 bootstrap: ## .venv from the lock file
@@ -44,7 +52,7 @@ lint: bootstrap ## ruff: lint and format
 	@$(PYTHON) -m ruff format --check --quiet .
 
 types: bootstrap ## mypy, strict
-	@$(PYTHON) -m mypy operator runtime devcluster demo chaos
+	@$(PYTHON) -m mypy operator runtime devcluster demo chaos docsite
 
 unit: bootstrap ## unit tests
 	@$(PYTHON) -m pytest -q tests/unit
@@ -54,6 +62,9 @@ chart-lint: bootstrap ## helm lint, and what is made from the chart and the code
 
 generated: bootstrap ## make README and schema of the chart, metrics reference, dashboard and manifests anew
 	@PATH="$$($(DEVCLUSTER) binaries):$$PATH" scripts/chart-lint --write
+
+docs: bootstrap ## the documentation site, in out/site
+	@scripts/docs
 
 format: bootstrap ## rewrite the code in the project's format
 	@$(PYTHON) -m ruff check --fix --quiet .

@@ -15,11 +15,11 @@ import argparse
 import asyncio
 import os
 import platform
-import re
 import tempfile
 import time
 from pathlib import Path
 
+from bench.figures import cpu_seconds, memory_mib
 from tests.support.agent import Agent
 from tests.support.driver import FakeDriver, gpu
 from tests.support.proxy import Proxy
@@ -27,18 +27,6 @@ from tests.support.proxy import Proxy
 SETTLE_SECONDS = 15.0
 MOVE_SECONDS = 5.0
 LIMITS = {"memory now": "80 MiB", "CPU": "1 % of a core", "writes": "2 a minute"}
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_mib(pid: int, field: str) -> float:
-    """VmRSS or VmHWM of a process."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return int(found.group(1)) / 1024 if found else 0.0
 
 
 async def measure(options: argparse.Namespace) -> dict[str, str]:

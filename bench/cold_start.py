@@ -14,15 +14,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import secrets
 import statistics
-import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -35,11 +31,11 @@ from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient, Resource
 from avatar_operator.kube.errors import NotFoundError
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, PODS, POOLS, SERVICES
+from bench.figures import Json, spread, where
 
 NAMESPACES = Resource("", "v1", "namespaces")
 PAIR_PORT = 9700
 TIMEOUT_SECONDS = 60.0
-Json = dict[str, Any]
 
 FAKE = {
     "nodeSelector": {"type": "kwok"},
@@ -116,23 +112,23 @@ class Bench:
                 await asyncio.sleep(0.05)
 
 
-async def measure(options: argparse.Namespace) -> Json:
+async def measure(given: argparse.Namespace) -> Json:
     """The figures of one run."""
-    found = credentials.find(options.kubeconfig)
+    found = credentials.find(given.kubeconfig)
     async with credentials.open_session(found, "bench") as session:
         client = KubeClient(session, found.server)
         namespace = f"bench-{secrets.token_hex(3)}"
         await client.create(NAMESPACES, "", {"metadata": {"name": namespace}})
         try:
-            return await _measure(options, Bench(client, session, found.server, namespace))
+            return await _measure(given, Bench(client, session, found.server, namespace))
         finally:
             await client.delete(NAMESPACES, "", namespace)
 
 
-async def _measure(options: argparse.Namespace, bench: Bench) -> Json:
-    runtime = {"image": options.image, **(FAKE if options.fake else {})}
+async def _measure(given: argparse.Namespace, bench: Bench) -> Json:
+    runtime = {"image": given.image, **(FAKE if given.fake else {})}
     # A fake pod answers nobody, so its activity is not asked for.
-    source = "Connections" if options.fake else "Runtime"
+    source = "Connections" if given.fake else "Runtime"
     spec = {
         "runtime": runtime,
         "network": {"mode": "Pod"},
@@ -145,44 +141,38 @@ async def _measure(options: argparse.Namespace, bench: Bench) -> Json:
     avatar = await bench.client.create(
         AVATARS, bench.namespace, {**made, "kind": "Avatar", "spec": {"avatarName": "ada"}}
     )
-    body, service = _by_hand(msgspec.json.decode(pool, type=Pool), msgspec.json.decode(avatar, type=Avatar))
+    body, service = by_hand(msgspec.json.decode(pool, type=Pool), msgspec.json.decode(avatar, type=Avatar))
     pairs, instances = [], []
-    for turn in range(options.warmup + options.runs):
+    for turn in range(given.warmup + given.runs):
         took = await bench.pair(body, service), await bench.instance(f"i{turn}", "ada")
-        if turn >= options.warmup:
+        if turn >= given.warmup:
             pairs.append(took[0])
             instances.append(took[1])
-            print(f"\r{turn - options.warmup + 1}/{options.runs}", end="", flush=True)
+            print(f"\r{turn - given.warmup + 1}/{given.runs}", end="", flush=True)
     print()
     return {
         "bench": "cold_start",
-        "node": "kwok" if options.fake else "kubelet",
-        "commit": _commit(),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        "runs": options.runs,
-        "pair_ms": _spread(pairs),
-        "instance_ms": _spread(instances),
+        "node": "kwok" if given.fake else "kubelet",
+        **where(),
+        "runs": given.runs,
+        "pair_ms": spread(pairs),
+        "instance_ms": spread(instances),
         "ratio_p50": round(statistics.median(instances) / statistics.median(pairs), 3),
         "added_p50_ms": round((statistics.median(instances) - statistics.median(pairs)) * 1000, 1),
     }
 
 
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-def _by_hand(pool: Pool, avatar: Avatar) -> tuple[Json, Json]:
-    """The Pod and the Service that the operator would make, under names of their own."""
-    meta = {"name": "by-hand", "namespace": pool.metadata.namespace, "uid": "none"}
-    instance = msgspec.convert({"metadata": meta, "spec": {"avatarName": "ada"}}, Instance)
-    body = objects.pod(pool, [instance], resolve(instance, pool, avatar), "by-hand", PAIR_PORT)
-    service = objects.service(instance, "by-hand", PAIR_PORT)
+def by_hand(pool: Pool, avatar: Avatar, name: str = "by-hand") -> tuple[Json, Json]:
+    """The Pod and the Service that the operator would make, under a name of their own."""
+    meta = {"name": name, "namespace": pool.metadata.namespace, "uid": "none"}
+    instance = msgspec.convert({"metadata": meta, "spec": {"avatarName": avatar.spec.avatar_name}}, Instance)
+    body = objects.pod(pool, [instance], resolve(instance, pool, avatar), name, PAIR_PORT)
+    service = objects.service(instance, name, PAIR_PORT)
     for item in (body, service):
         # Not the operator's: it would clean them up.
-        item["metadata"]["labels"] = {"by-hand": "true"}
+        item["metadata"] |= {"name": name, "labels": {"by-hand": name}}
         item["metadata"].pop("ownerReferences", None)
-    service["spec"]["selector"] = {"by-hand": "true"}
+    service["spec"]["selector"] = {"by-hand": name}
     return body, service
 
 
@@ -192,20 +182,20 @@ def _ready(event: Json, name: str) -> bool:
     return item["metadata"]["name"] == name and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def _spread(seconds: list[float]) -> Json:
-    ms = sorted(s * 1000 for s in seconds)
-    return {"min": round(ms[0], 1), "p50": round(statistics.median(ms), 1), "max": round(ms[-1], 1)}
-
-
-def main() -> None:
-    """Measure and print JSON."""
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's, or those given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kubeconfig")
     parser.add_argument("--fake", action="store_true", help="on a kwok node")
     parser.add_argument("--image", default="localhost/avatar-operator/runtime:dev")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=2)
-    print(json.dumps(asyncio.run(measure(parser.parse_args())), indent=2))
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    print(json.dumps(asyncio.run(measure(options())), indent=2))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ import asyncio
 import itertools
 import json
 import os
-import platform
 import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,11 @@ from avatar_operator.domain.names import API_VERSION, instance_name
 from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, POOLS
-from bench.cold_start import FAKE, NAMESPACES, _commit
+from bench.cold_start import FAKE, NAMESPACES
+from bench.figures import Json, cpu_seconds, spread, where
 from tests.support.operator import Operator
 from tests.support.rest import RestServer
 
-Json = dict[str, Any]
 Work = Callable[[int], Awaitable[None]]
 SERIAL = itertools.count()
 
@@ -120,14 +119,14 @@ async def paced(work: Work, rate: float, seconds: float) -> list[float]:
     return took
 
 
-async def measure(options: argparse.Namespace) -> Json:
+async def measure(given: argparse.Namespace) -> Json:
     """The figures of one run."""
-    found = credentials.find(options.kubeconfig)
+    found = credentials.find(given.kubeconfig)
     namespace = f"bench-{secrets.token_hex(3)}"
-    kubeconfig = Path(options.kubeconfig or os.environ["KUBECONFIG"])
+    kubeconfig = Path(given.kubeconfig or os.environ["KUBECONFIG"])
     with tempfile.TemporaryDirectory() as folder:
         operator = Operator(kubeconfig, Path(folder) / "operator.log", (namespace,), ("--log-level=warning",))
-        logs = [Path(folder) / f"api-{n}.log" for n in range(options.replicas)]
+        logs = [Path(folder) / f"api-{n}.log" for n in range(given.replicas)]
         servers = [RestServer(kubeconfig, namespace, log, ("--auth=none", "--log-level=warning")) for log in logs]
         connector = aiohttp.TCPConnector(limit=0)
         async with (
@@ -141,8 +140,8 @@ async def measure(options: argparse.Namespace) -> Json:
                 for server in servers:
                     await server.start()
                 bench = Bench(client, http, namespace, [s.url for s in servers])
-                await bench.setup(options.instances)
-                return await _measure(options, bench, servers)
+                await bench.setup(given.instances)
+                return await _measure(given, bench, servers)
             finally:
                 operator.kill()
                 for server in servers:
@@ -150,7 +149,7 @@ async def measure(options: argparse.Namespace) -> Json:
                 await client.delete(NAMESPACES, "", namespace)
 
 
-async def _measure(options: argparse.Namespace, bench: Bench, servers: list[RestServer]) -> Json:
+async def _measure(given: argparse.Namespace, bench: Bench, servers: list[RestServer]) -> Json:
     many = bench.names[:-1]
 
     async def join(n: int) -> None:
@@ -163,83 +162,66 @@ async def _measure(options: argparse.Namespace, bench: Bench, servers: list[Rest
         await bench.join("hot")
 
     cpu = [0.0, 0.0]
-    latency = await paced(join, options.rate, options.seconds * 2)
+    latency = await paced(join, given.rate, given.seconds * 2)
     rates: dict[str, list[float]] = {"rest": [], "plain": []}
     loaded: list[float] = []
-    for turn in range(options.rounds):
+    for turn in range(given.rounds):
         await bench.clear(*many)
         order = (("plain", patch), ("rest", join)) if turn % 2 == 0 else (("rest", join), ("plain", patch))
         for name, work in order:
             if name == "rest":
                 await bench.clear(*many)
             before = _cpu(servers)
-            rate, took = await closed(work, options.workers, options.seconds)
+            rate, took = await closed(work, given.workers, given.seconds)
             rates[name].append(rate)
             if name == "rest":
                 loaded += took
                 cpu[0] += _cpu(servers) - before
     crowd: list[float] = []
-    for _ in range(options.rounds):
+    for _ in range(given.rounds):
         await bench.clear("hot")
         before, began = _cpu(servers), time.perf_counter()
-        await asyncio.gather(*(hot(n) for n in range(options.crowd)))
-        crowd.append(options.crowd / (time.perf_counter() - began))
+        await asyncio.gather(*(hot(n) for n in range(given.crowd)))
+        crowd.append(given.crowd / (time.perf_counter() - began))
         cpu[1] += _cpu(servers) - before
     await bench.clear("hot")
-    hot_rate, hot_took = await closed(hot, 40, min(1.0, options.seconds))
+    hot_rate, hot_took = await closed(hot, 40, min(1.0, given.seconds))
     await bench.clear("hot")
 
     async def plain_hot(_: int) -> None:
         await bench.patch("hot")
 
-    plain_hot_rate, plain_hot_took = await closed(plain_hot, 40, options.seconds)
+    plain_hot_rate, plain_hot_took = await closed(plain_hot, 40, given.seconds)
     rest, plain = statistics.median(rates["rest"]), statistics.median(rates["plain"])
     return {
         "bench": "joins",
-        "commit": _commit(),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        "load": os.getloadavg()[0],
+        **where(),
         "replicas": len(servers),
-        "instances": options.instances,
-        "paced_joins_per_second": options.rate,
-        "join_ms": _spread(latency),
+        "instances": given.instances,
+        "paced_joins_per_second": given.rate,
+        "join_ms": spread(latency),
         "many_rest_per_second": [round(r) for r in rates["rest"]],
         "many_plain_per_second": [round(r) for r in rates["plain"]],
         "many_ratio": round(rest / plain, 2),
-        "many_rest_ms": _spread(loaded),
+        "many_rest_ms": spread(loaded),
         "many_api_cpu_ms_per_join": round(cpu[0] / len(loaded) * 1000, 2),
-        "hot_api_cpu_ms_per_join": round(cpu[1] / (options.crowd * options.rounds) * 1000, 2),
-        "hot_crowd": options.crowd,
+        "hot_api_cpu_ms_per_join": round(cpu[1] / (given.crowd * given.rounds) * 1000, 2),
+        "hot_crowd": given.crowd,
         "hot_crowd_joins_per_second": [round(r) for r in crowd],
         "hot_40_joins_per_second": round(hot_rate),
-        "hot_40_ms": _spread(hot_took),
+        "hot_40_ms": spread(hot_took),
         "hot_40_plain_per_second": round(plain_hot_rate),
-        "hot_40_plain_ms": _spread(plain_hot_took),
+        "hot_40_plain_ms": spread(plain_hot_took),
     }
 
 
 def _cpu(servers: list[RestServer]) -> float:
     """CPU seconds that the servers have used."""
-    total = 0
-    for server in servers:
-        assert server.process is not None
-        fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
+    return sum(cpu_seconds(server.process.pid) for server in servers if server.process is not None)
 
 
-def _spread(seconds: list[float]) -> Json:
-    ms = sorted(s * 1000 for s in seconds)
-    return {
-        "n": len(ms),
-        "p50": round(statistics.median(ms), 1),
-        "p99": round(ms[int(len(ms) * 0.99)], 1),
-        "max": round(ms[-1], 1),
-    }
-
-
-def main() -> None:
-    """Measure and print JSON."""
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's, or those given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kubeconfig")
     parser.add_argument("--instances", type=int, default=100)
@@ -249,7 +231,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0, help="joins per second for the latency")
     parser.add_argument("--workers", type=int, default=40)
     parser.add_argument("--crowd", type=int, default=900, help="joins at once on one instance")
-    print(json.dumps(uvloop.run(measure(parser.parse_args())), indent=2))
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    print(json.dumps(uvloop.run(measure(options())), indent=2))
 
 
 if __name__ == "__main__":

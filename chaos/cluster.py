@@ -32,8 +32,15 @@ def bring_up(kubeconfig: str) -> Path:
     if not kubeconfig:
         devcluster("up")
         kubeconfig = devcluster("kubeconfig").strip()
-    apply = [str(programs / "kubectl"), f"--kubeconfig={kubeconfig}", "apply", "--server-side", "--force-conflicts"]
-    subprocess.run([*apply, "-f", str(ROOT / "crds")], check=True, timeout=120, stdout=subprocess.DEVNULL)
+    definitions = str(ROOT / "crds")
+    for command in (
+        ["apply", "--server-side", "--force-conflicts", "-f", definitions],
+        ["wait", "--for=condition=Established", "--timeout=60s", "-f", definitions],
+        # A kind just established answers 429 until its storage is ready; kubectl waits for that.
+        ["get", "avatarpools,avatars,avatarinstances,ttsengines,gpunodes", "--all-namespaces"],
+    ):
+        kubectl = [str(programs / "kubectl"), f"--kubeconfig={kubeconfig}", *command]
+        subprocess.run(kubectl, check=True, timeout=120, stdout=subprocess.DEVNULL)
     return Path(kubeconfig)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m devcluster", description=(__doc__ or "").strip())
     parser.description = "A real Kubernetes for development, the demo and the tests."
     parser.add_argument("--name", default="avatar", help="the cluster's name, at most 10 characters (%(default)s)")
-    parser.add_argument("--provider", choices=providers.PROVIDERS, help="default: the best that works here")
+    parser.add_argument(
+        "--provider",
+        choices=providers.PROVIDERS,
+        default=os.environ.get("DEVCLUSTER_PROVIDER") or None,
+        help="default: $DEVCLUSTER_PROVIDER, else the best that works here",
+    )
     parser.add_argument("--kubeconfig", help="for --provider existing; default: $KUBECONFIG")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -53,7 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     command("down", _down, "remove the cluster and everything of it")
     command("status", _status, "say what runs; exit 1 when the cluster is not healthy")
     command("kubeconfig", _kubeconfig, "print the path of the kubeconfig")
-    command("binaries", _binaries, "build kubectl, helm and the cluster's programs; print their folder")
+    command(
+        "binaries",
+        _binaries,
+        "print the folder of kubectl, helm and the cluster's programs; build them",
+    )
     load = command("load-image", _load_image, "load docker-archive files into the node")
     load.add_argument("archive", nargs="+", type=Path)
     logs = command("logs", _logs, "show the components' logs")
@@ -125,8 +135,11 @@ def _kubeconfig(options: argparse.Namespace) -> int:
     return 0
 
 
-def _binaries(_options: argparse.Namespace) -> int:
-    print(ensure_binaries())
+def _binaries(options: argparse.Namespace) -> int:
+    wanted = Layout(options.name).facts().get("provider") or options.provider
+    there = shutil.which("kubectl")
+    # kind and foreign clusters are used with the programs of the path: nothing has to be built for them.
+    print(Path(there).parent if wanted in ("kind", "existing") and there else ensure_binaries())
     return 0
 
 

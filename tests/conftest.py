@@ -26,9 +26,43 @@ from tests.support.operator import Operator
 from tests.support.world import World
 
 ROOT = Path(__file__).resolve().parents[1]
-NAME = "test"
+# Each worker of `pytest -n` has a cluster of its own: a module's operator serves all namespaces.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+NAME = "test" if _WORKER == "0" else f"test{_WORKER}"
 FAKE_NODES = 2
 LOCK_SECONDS = 270
+
+
+# Its tests share one cluster, whichever worker runs them.
+ONE_CLUSTER = "e2e"
+RERUNS = ROOT / "out/reruns.txt"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `pytest -n`, a module's tests stay together, and the longest group goes first.
+
+    Several clusters on few cores delay each other: a test of real processes that fails then is run once more. The
+    closing line counts it as rerun, and out/reruns.txt keeps why it failed: a rerun is a fault to look at.
+    """
+    if not config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        RERUNS.unlink(missing_ok=True)
+    for item in items:
+        part = item.path.relative_to(ROOT / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group(ONE_CLUSTER if part == ONE_CLUSTER else item.path.stem))
+        if part != "unit":
+            item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
+    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / ONE_CLUSTER))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep why a test is run once more; by the one process that hears of all workers."""
+    if report.outcome == "rerun" and "PYTEST_XDIST_WORKER" not in os.environ:  # type: ignore[comparison-overlap]
+        RERUNS.parent.mkdir(exist_ok=True)
+        with RERUNS.open("a") as file:
+            file.write(f"==== {report.nodeid}\n{report.longreprtext}\n")
+            file.writelines(f"---- {title}\n{text}\n" for title, text in report.sections)
 
 
 @dataclass(frozen=True)
@@ -111,6 +145,8 @@ def cluster() -> Cluster:
     run = kubectl_of(found)
     run("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"), check=True)
     run("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all", check=True, timeout=90)
+    # A kind just established answers 429 until its storage is ready; kubectl waits for that.
+    run("get", "avatarpools,avatars,avatarinstances,ttsengines,gpunodes", "--all-namespaces", check=True)
     return found
 
 

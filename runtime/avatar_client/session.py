@@ -6,12 +6,19 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
 import av
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCIceTransportPolicy,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 from aiortc.mediastreams import MediaStreamError
 
 from avatar_client.errors import ClientError, ConnectTimeout, SpeechError
@@ -32,9 +39,8 @@ class AvatarSession:
     from the offer to the first picture, in seconds.
     """
 
-    def __init__(self, signalling: Signalling, *, colour: bool, limit: float, stun: str) -> None:
-        servers = [RTCIceServer(urls=stun)] if stun else []
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+    def __init__(self, signalling: Signalling, ice: RTCConfiguration, *, colour: bool, limit: float) -> None:
+        self.pc = RTCPeerConnection(ice)
         self.recording = Recording(colour=colour, limit=limit)
         self.events: list[dict[str, Any]] = []
         self.sessionid: Any = None
@@ -57,17 +63,20 @@ class AvatarSession:
         timeout: float = 20.0,
         colour: bool = False,
         limit: float = 120.0,
-        stun: str = "",
+        ice_servers: Sequence[RTCIceServer] = (),
+        relay: bool = False,
         http: aiohttp.ClientSession | None = None,
     ) -> AsyncIterator[AvatarSession]:
         """Open a session and wait for its first picture; it is closed at the end of the block.
 
         ``url`` is the runtime's base URL, with or without ``/offer``. ``colour`` keeps the pictures' colours
-        (three times the memory). ``http`` is the HTTP session for signalling, its own by default.
+        (three times the memory). ``ice_servers`` are STUN and TURN servers to use, with ``relay`` nothing but TURN.
+        ``http`` is the HTTP session for signalling, its own by default.
         Raises `Refused`, `ConnectTimeout` or `ClientError`.
         """
         signalling = Signalling(url, timeout, http)
-        session = cls(signalling, colour=colour, limit=limit, stun=stun)
+        policy = RTCIceTransportPolicy.RELAY if relay else RTCIceTransportPolicy.ALL
+        session = cls(signalling, RTCConfiguration([*ice_servers], policy), colour=colour, limit=limit)
         try:
             await session._open(timeout)
             yield session
@@ -92,7 +101,8 @@ class AvatarSession:
             raise ClientError(f"{self._signalling.base}/offer answered no usable SDP: {error!r}") from error
         rest = timeout - (time.monotonic() - self._began)
         try:
-            await asyncio.wait_for(self._pictured.wait(), max(0.1, rest))
+            async with asyncio.timeout(max(0.1, rest)):
+                await self._pictured.wait()
         except TimeoutError:
             connected = self.pc.connectionState == "connected"
             what = "media may flow, but no picture came" if connected else "signalling works, the UDP way does not"
@@ -145,7 +155,8 @@ class AvatarSession:
 
     async def wait_closed(self, timeout: float) -> None:
         """Wait until the runtime ends the session; TimeoutError if it does not."""
-        await asyncio.wait_for(self._over.wait(), timeout)
+        async with asyncio.timeout(timeout):
+            await self._over.wait()
 
     async def say(self, text: str, *, interrupt: bool = False) -> None:
         """Have the avatar say a text; returns when the runtime has accepted it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from aiortc import RTCIceServer
 
 from avatar_client.analysis import Report, analyse
 from avatar_client.clip import save_clip, save_still
@@ -76,7 +77,7 @@ async def converse(
     `recording.NoMedia` for silence.
     """
     async with AvatarSession.connect(
-        url, timeout=timeout, colour=True, limit=limit + 10, stun=stun, http=http
+        url, timeout=timeout, colour=True, limit=limit + 10, ice_servers=[RTCIceServer(stun)] if stun else (), http=http
     ) as session:
         await session.say(text)
         await session.wait_speech_end(limit)

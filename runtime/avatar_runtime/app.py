@@ -20,11 +20,13 @@ async def serve(config: RuntimeConfig, avatar: Avatar) -> None:
     signals = _Signals()
     service.gpus.look()
     drawn = asyncio.create_task(service.prepare())
+    # Known before the first offer comes, which need not wait for it then.
+    asked = asyncio.create_task(service.ice.usable())
     runner = web.AppRunner(build(service), access_log=None, shutdown_timeout=2)
     await runner.setup()
     sweeper = asyncio.create_task(service.sweep())
     try:
-        await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
+        await web.TCPSite(runner, config.host or None, config.port, backlog=1024).start()
         log.info(
             "serving avatar=%r port=%d max_session=%d tts=%s server=%s voice=%s",
             avatar.name, config.port, service.max_session, service.engine, config.tts_server, service.voice,
@@ -40,9 +42,10 @@ async def serve(config: RuntimeConfig, avatar: Avatar) -> None:
         draining.cancel()
     finally:
         sweeper.cancel()
+        asked.cancel()
         await runner.cleanup()
         await asyncio.gather(*(service.close(s, "shutdown") for s in list(service.sessions)))
-        service.shut()
+        await service.shut()
     log.info("ended")
 
 

@@ -1,6 +1,7 @@
 """Command-line flags: LiveTalking's, plus a few of ours."""
 
 import argparse
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,32 @@ _IGNORED = (
 )  # fmt: skip
 
 
+ICE_USES = ("all", "probe")
+
+
+@dataclass(frozen=True)
+class IceServer:
+    """One of the pool's STUN or TURN servers, as RTCIceServer has it; empty credentials: made with the secret file."""
+
+    urls: tuple[str, ...]
+    username: str = ""
+    credential: str = ""
+
+
+@dataclass(frozen=True)
+class MediaConfig:
+    """How media gets out, which the operator tells by the environment (docs/media.md).
+
+    ``hosts``: what peers are told in place of the pod's own addresses.
+    ``use``: "all" or, where only clients relay, "probe".
+    """
+
+    hosts: tuple[str, ...] = ()
+    ice_servers: tuple[IceServer, ...] = ()
+    use: str = "all"
+    secret_file: Path | None = None
+
+
 @dataclass(frozen=True)
 class RuntimeConfig:
     """The checked command line. ``None`` means: as the avatar's config.json says, else the default."""
@@ -38,13 +65,14 @@ class RuntimeConfig:
     avatar_id: str
     data_dir: Path
     port: int
-    host: str = "0.0.0.0"  # noqa: S104 - a pod is reached from outside
+    host: str = ""
+    """Address to listen on; empty = all, of both families."""
     model: str | None = None
     max_session: int | None = None
     tts_engine: str | None = None
     tts_server: str = ""
     voice: str | None = None
-    stun: str = ""
+    media: MediaConfig = MediaConfig()
     connect_timeout: float = 30.0
     peer_timeout: float = 15.0
     drain_seconds: float = 30.0
@@ -70,7 +98,7 @@ def _parser(env: Mapping[str, str]) -> _Parser:
     parser.add_argument("--TTS_SERVER", default="", metavar="URL", help="base URL of the speech server")
     parser.add_argument("--REF_FILE", help=f"voice (timbre); default {DEFAULT_VOICE}")
     parser.add_argument("--listenport", type=int, default=8010)
-    parser.add_argument("--listenhost", default="0.0.0.0", help="address to listen on")  # noqa: S104
+    parser.add_argument("--listenhost", default="", help="address to listen on; all by default")
     parser.add_argument("--fps", type=int, default=25, help="must be 25")
     parser.add_argument("--data_dir", default=env.get("AVATAR_DATA_DIR") or "./data/avatars")
     parser.add_argument("--stun", default="", metavar="URI", help="STUN server; none by default")
@@ -93,7 +121,8 @@ def parse(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = Non
 
     Raises `ConfigError` with the flag and the remedy; exits 0 after ``--help``.
     """
-    args = _parser(os.environ if env is None else env).parse_args(argv)
+    env = os.environ if env is None else env
+    args = _parser(env).parse_args(argv)
     if args.transport != "webrtc":
         raise ConfigError(
             f"transport {args.transport!r} is not supported by the reference runtime: use --transport webrtc, "
@@ -122,11 +151,34 @@ def parse(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = Non
         tts_engine=None if args.tts is None else engine_name(args.tts),
         tts_server=_server_url(args.TTS_SERVER),
         voice=args.REF_FILE or None,
-        stun=args.stun,
+        media=_media(args.stun, env),
         connect_timeout=args.connect_timeout,
         peer_timeout=args.peer_timeout,
         drain_seconds=args.drain_seconds,
         log_level=args.log_level,
+    )
+
+
+def _media(stun: str, env: Mapping[str, str]) -> MediaConfig:
+    try:
+        listed = json.loads(env.get("AVATAR_ICE_SERVERS") or "[]")
+        servers = tuple(
+            IceServer(tuple(map(str, s["urls"])), str(s.get("username", "")), str(s.get("credential", "")))
+            for s in listed
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f'AVATAR_ICE_SERVERS is not a list of servers ({error!r}): use [{{"urls": ["stun:192.0.2.1:3478"]}}]'
+        ) from error
+    use = env.get("AVATAR_ICE_USE") or "all"
+    if use not in ICE_USES:
+        raise ConfigError(f"AVATAR_ICE_USE is {use!r}: use one of {', '.join(ICE_USES)}")
+    secret = env.get("AVATAR_TURN_SECRET_FILE")
+    return MediaConfig(
+        hosts=tuple(h.strip() for h in (env.get("AVATAR_MEDIA_HOST") or "").split(",") if h.strip()),
+        ice_servers=(*([IceServer((stun,))] if stun else []), *servers),
+        use=use,
+        secret_file=Path(secret) if secret else None,
     )
 
 

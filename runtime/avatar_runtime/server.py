@@ -3,17 +3,23 @@
 import asyncio
 import json
 import logging
+from dataclasses import asdict
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
+from avatar_runtime.pcm import AudioError
 from avatar_runtime.service import Service
-from avatar_runtime.session import OfferError, Session
+from avatar_runtime.session import RECORDED, OfferError, Session
 from avatar_runtime.sessions import Refused
+from avatar_runtime.sounds import decode_file
+from avatar_runtime.speech import prepare
 
 log = logging.getLogger("avatar_runtime")
 
 MAX_BODY = 64 * 1024
+MAX_AUDIO = 10 << 20
 MAX_TEXT = 5000
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
 
@@ -38,6 +44,7 @@ def build(service: Service) -> web.Application:
         [
             web.post("/offer", offer),
             web.post("/human", human),
+            web.post("/humanaudio", humanaudio),
             web.post("/interrupt_talk", interrupt_talk),
             web.post("/is_speaking", is_speaking),
             web.post("/hangup", hangup),
@@ -45,6 +52,7 @@ def build(service: Service) -> web.Application:
             web.get("/api/admin/sessions", sessions),
             web.get("/api/admin/config", config),
             web.post("/api/admin/drain", drain),
+            web.post("/api/admin/media", media),
         ]
     )
     return app
@@ -103,6 +111,42 @@ async def human(request: web.Request) -> web.Response:
     return _ok()
 
 
+async def humanaudio(request: web.Request) -> web.Response:
+    """A form with sessionid and file (WAV, MP3, or what else ffmpeg knows): say the recording."""
+    sessionid, recording = "", b""
+    if not request.content_type.startswith("multipart/"):
+        raise BadRequest("send a form (multipart/form-data) with sessionid and file")
+    try:
+        async for part in await request.multipart():
+            if isinstance(part, BodyPartReader) and part.name == "sessionid":
+                sessionid = (await _part(part, MAX_BODY)).decode("utf-8", "replace")
+            elif isinstance(part, BodyPartReader) and part.name == "file":
+                recording = await _part(part, MAX_AUDIO)
+    except (ValueError, HttpProcessingError) as error:
+        raise BadRequest(f"the form cannot be read: {error}") from error
+    session = _session(request, {"sessionid": sessionid})
+    try:
+        samples = await asyncio.to_thread(decode_file, recording, RECORDED)
+    except AudioError as error:
+        raise BadRequest(f"file: {error}") from error
+    if not len(samples):
+        raise BadRequest("file: there is no sound in it")
+    try:
+        session.play(await asyncio.to_thread(prepare, "", samples, None))
+    except asyncio.QueueFull:
+        raise BadRequest("too much waits to be said; interrupt or wait") from None
+    return _ok()
+
+
+async def _part(part: BodyPartReader, most: int) -> bytes:
+    data = bytearray()
+    while chunk := await part.read_chunk():
+        data += chunk
+        if len(data) > most:
+            raise BadRequest(f"{part.name} is larger than {most} bytes")
+    return bytes(data)
+
+
 async def interrupt_talk(request: web.Request) -> web.Response:
     """``{sessionid}``: stop talking."""
     _session(request, await _body(request)).interrupt()
@@ -149,6 +193,15 @@ async def config(request: web.Request) -> web.Response:
             }
         }
     )
+
+
+async def media(request: web.Request) -> web.Response:
+    """``{open: true}``: open UDP ports for a moment, for a probe → data: where they are; see `reach.Opened`."""
+    if request.content_type != "application/json":
+        raise BadRequest("send application/json")
+    if (await _body(request)).get("open") is not True:
+        raise BadRequest("open is required: true")
+    return _ok(asdict(await request.app[SERVICE].reach.open()))
 
 
 async def drain(request: web.Request) -> web.Response:

@@ -10,10 +10,13 @@ from typing import Any
 from aiortc import RTCSessionDescription
 
 from avatar_runtime import motion
+from avatar_runtime.addresses import MediaHost
 from avatar_runtime.avatar import Avatar
 from avatar_runtime.config import DEFAULT_VOICE, RuntimeConfig
 from avatar_runtime.features import Mouth
 from avatar_runtime.gpus import GpuView
+from avatar_runtime.ice import IceServers
+from avatar_runtime.reach import Reach
 from avatar_runtime.renderer import Picture, Renderer
 from avatar_runtime.session import Session
 from avatar_runtime.sessions import Registry, State
@@ -40,6 +43,9 @@ class Service:
         self.registry = Registry(self.max_session, time.monotonic())
         self.sessions: dict[str, Session] = {}
         self.gpus = GpuView()
+        self.ice = IceServers(config.media.ice_servers, config.media.secret_file)
+        self.media_host = MediaHost(config.media.hosts)
+        self.reach = Reach(self.media_host, self.ice.usable)
         self._frames_before = 0
         self._renderer = Renderer(avatar)
         # The renderer belongs to one thread, and a new shape takes too long for the event loop.
@@ -72,10 +78,12 @@ class Service:
         async def ended(why: str) -> None:
             await self.close(sessionid, why)
 
-        tts = TtsClient(self.config.tts_server, self.voice, self.engine)
-        session = Session(sessionid, self._renderer, self._artist, tts, self.config.stun, connected, ended)
-        self.sessions[sessionid] = session
         try:
+            servers = await self.ice.usable() if self.config.media.use == "all" else []
+            addresses = await self.media_host.addresses()
+            tts = TtsClient(self.config.tts_server, self.voice, self.engine)
+            session = Session(sessionid, self._renderer, self._artist, tts, servers, addresses, connected, ended)
+            self.sessions[sessionid] = session
             answer = await session.answer(sdp, kind)
         except BaseException:
             await self.close(sessionid, "offer not answered")
@@ -131,13 +139,16 @@ class Service:
         self._gone.clear()
         if len(self.registry):
             try:
-                await asyncio.wait_for(self._gone.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._gone.wait()
             except TimeoutError:
                 log.warning("drain ended by its deadline sessions=%d", len(self.registry))
         await asyncio.gather(*(self.close(sessionid, "drained") for sessionid in list(self.sessions)))
 
-    def shut(self) -> None:
-        """Release the drawing thread."""
+    async def shut(self) -> None:
+        """Release the drawing thread, the probe's ports and the questions to ICE servers."""
+        self.reach.close()
+        await self.ice.close()
         self._artist.shutdown(wait=False, cancel_futures=True)
 
     def health(self) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamTrack
 
+from avatar_runtime.addresses import Address, told
+from avatar_runtime.config import IceServer
 from avatar_runtime.renderer import Renderer
 from avatar_runtime.sdp import has_media, repair_offer
-from avatar_runtime.speech import Timeline, split_sentences
+from avatar_runtime.speech import Timeline, Utterance, split_sentences
 from avatar_runtime.tracks import FaceTrack, MediaClock, SpeechTrack
 from avatar_runtime.tts_client import TtsClient, TtsError
 
@@ -32,6 +34,9 @@ TICK = 0.05
 CLOSE_TIMEOUT = 5.0
 QUEUE_LENGTH = 100
 """Sentences that may wait to be said in one session."""
+
+RECORDED = 300.0
+"""Seconds of recordings that may wait to be said in one session."""
 
 IN_HAND = 20.0
 """Seconds of speech ready to be said, beyond which the next sentence is not fetched yet: memory has an end."""
@@ -53,7 +58,8 @@ class Session:
         renderer: Renderer,
         artist: Executor,
         tts: TtsClient,
-        stun: str,
+        servers: list[IceServer],
+        addresses: list[Address],
         connected: Callable[[], None],
         ended: Callable[[str], Awaitable[None]],
     ) -> None:
@@ -63,15 +69,17 @@ class Session:
         self._connected = connected
         self._clock = MediaClock()
         self._timeline = Timeline()
-        self._sentences: asyncio.Queue[str] = asyncio.Queue(QUEUE_LENGTH)
+        self._sentences: asyncio.Queue[str | Utterance] = asyncio.Queue(QUEUE_LENGTH)
+        self._recorded = 0.0
         self._synthesising = False
         self._generation = 0
         self._fetching: asyncio.Task[None] | None = None
         self._channels: list[RTCDataChannel] = []
         self._tasks: list[asyncio.Task[None]] = []
-        # Without a list of servers aiortc asks a public STUN server, for 5 s where there is no way out.
-        servers = [RTCIceServer(stun)] if stun else []
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._addresses = addresses
+        # An empty list is one: without any, aiortc asks a public STUN server, for 5 s where there is no way out.
+        ice = [RTCIceServer([*s.urls], s.username or None, s.credential or None) for s in servers]
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=ice))
         self._face = FaceTrack(self._clock, self._timeline, renderer, artist, zlib.crc32(sessionid.encode()))
         self._tracks: dict[str, MediaStreamTrack] = {
             "audio": SpeechTrack(self._clock, self._timeline),
@@ -99,7 +107,7 @@ class Session:
             raise OfferError(f"the offer's SDP cannot be used: {type(error).__name__} {error}") from error
         self._tasks = [asyncio.create_task(self._speak()), asyncio.create_task(self._tell())]
         answer: RTCSessionDescription = self._pc.localDescription
-        return answer
+        return RTCSessionDescription(told(answer.sdp, self._addresses), answer.type)
 
     # ---- what it says --------------------------------------------------------------------
 
@@ -112,9 +120,17 @@ class Session:
             self._sentences.put_nowait(sentence)
         return len(sentences)
 
+    def play(self, recording: Utterance) -> None:
+        """Queue a recording behind the texts that wait. `asyncio.QueueFull` when too much waits."""
+        if self._recorded + recording.duration > RECORDED:
+            raise asyncio.QueueFull
+        self._sentences.put_nowait(recording)
+        self._recorded += recording.duration
+
     def interrupt(self) -> None:
         """Stop what is being said and forget what waits."""
         self._generation += 1
+        self._recorded = 0.0
         while not self._sentences.empty():
             self._sentences.get_nowait()
         if self._fetching is not None:
@@ -138,6 +154,10 @@ class Session:
             while self._timeline.end() - self._clock.now() > IN_HAND:  # noqa: ASYNC110
                 await asyncio.sleep(TICK)
             sentence = await self._sentences.get()
+            if isinstance(sentence, Utterance):
+                self._recorded = max(0.0, self._recorded - sentence.duration)
+                self._timeline.append(sentence, self._clock.now() + LEAD)
+                continue
             generation, self._synthesising = self._generation, True
             self._fetching = asyncio.create_task(self._fetch(sentence, generation))
             try:
@@ -166,7 +186,7 @@ class Session:
 
     # ---- what it tells -------------------------------------------------------------------
 
-    def send(self, event: str, **fields: str) -> None:
+    def send(self, event: str, **fields: object) -> None:
         """Send an event on the client's data channels; nothing when it has none."""
         text = json.dumps({"event": event, **fields}, ensure_ascii=False)
         for channel in self._channels:
@@ -177,7 +197,10 @@ class Session:
         while True:
             await asyncio.sleep(TICK)
             for event in self._timeline.advance(self._clock.now()):
-                self.send(event.name, **({"text": event.text} if event.text else {}))
+                timed = [{"at": at, "text": word} for at, word in event.words]
+                self.send(
+                    event.name, **({"text": event.text} if event.text else {}), **({"words": timed} if timed else {})
+                )
 
     # ---- life and death ------------------------------------------------------------------
 
@@ -214,4 +237,5 @@ class Session:
         for track in self._tracks.values():
             track.stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._pc.close(), CLOSE_TIMEOUT)
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._pc.close()

@@ -2,9 +2,11 @@
 
 import io
 import struct
+from collections.abc import Iterator
 from typing import Protocol
 
 import av
+import av.container
 import av.error
 import numpy as np
 
@@ -114,18 +116,32 @@ class OggFiles:
         return decode_file(self._rest) if self._rest else np.zeros(0, np.int16)
 
 
-def decode_file(data: bytes) -> Samples:
-    """Return the sound of a file that ffmpeg knows, mono at 16 kHz. `AudioError` when it is none."""
+def decode_file(data: bytes, longest: float | None = None) -> Samples:
+    """Return the sound of a file that ffmpeg knows, mono at 16 kHz.
+
+    `AudioError` when it is none, or has more than `longest` seconds.
+    """
     parts: list[Samples] = []
+    count = 0
     try:
         with av.open(io.BytesIO(data), "r") as file:
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
-            for frame in file.decode(audio=0):
-                parts += [f.to_ndarray()[0].astype(np.int16) for f in resampler.resample(frame)]
-            parts += [f.to_ndarray()[0].astype(np.int16) for f in resampler.resample(None)]
+            for part in _decoded(file):
+                parts.append(part)
+                count += len(part)
+                if longest is not None and count > longest * RATE:
+                    break
     except (av.error.FFmpegError, ValueError, IndexError, OSError) as error:
         raise AudioError(f"not a sound file: {type(error).__name__} {error}") from error
+    if longest is not None and count > longest * RATE:
+        raise AudioError(f"more than {longest:.0f} seconds of sound")
     return np.concatenate(parts) if parts else np.zeros(0, np.int16)
+
+
+def _decoded(file: av.container.InputContainer) -> Iterator[Samples]:
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    for frame in file.decode(audio=0):
+        yield from (f.to_ndarray()[0].astype(np.int16) for f in resampler.resample(frame))
+    yield from (f.to_ndarray()[0].astype(np.int16) for f in resampler.resample(None))
 
 
 class Resampler:

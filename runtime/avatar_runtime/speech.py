@@ -21,7 +21,8 @@ FADE = 160
 class Utterance:
     """One sentence, or a piece of it, ready to be played: 16 kHz samples and the mouth's curve (rows of 10 ms).
 
-    A piece that ``continues`` follows the one before without a pause; the text is the first one's.
+    A piece that ``continues`` follows the one before without a pause; the text is the first one's. ``words``: when
+    each begins, in seconds from the start; empty where nobody knows.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Utterance:
     curve: Curve
     stresses: tuple[float, ...] = ()
     continues: bool = False
+    words: tuple[tuple[float, str], ...] = ()
 
     @property
     def duration(self) -> float:
@@ -48,10 +50,11 @@ def prepare(text: str, samples: Samples, phonemes: Sequence[tuple[float, str]] |
 
 @dataclass(frozen=True)
 class Event:
-    """Something for the client: ``speaking``, ``subtitle`` (with the text) or ``silent``."""
+    """Something for the client: ``speaking``, ``subtitle`` (with the text, and its words' times) or ``silent``."""
 
     name: str
     text: str = ""
+    words: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass
@@ -151,7 +154,7 @@ class Timeline:
                     self._speaking = True
                     events.append(Event("speaking"))
                 if placed.utterance.text:
-                    events.append(Event("subtitle", placed.utterance.text))
+                    events.append(Event("subtitle", placed.utterance.text, placed.utterance.words))
         if self._speaking and not self.is_speaking(now):
             self._speaking = False
             events.append(Event("silent"))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from urllib.parse import unquote
 
 import aiohttp
@@ -25,6 +26,9 @@ FIRST_PIECE, PIECE = 0.5, 2.0
 
 PHONEMES = "X-Phonemes"
 """The reference server tells the phonemes of a sentence in this header if it is asked by the same; others do not."""
+
+WORDS = "X-Words"
+"""The reference server's header with the words of the same sentence: ``ms:first+length`` in characters."""
 
 
 class TtsError(Exception):
@@ -110,7 +114,8 @@ class TtsClient:
             # Whoever tells these has the whole sentence ready.
             body = await response.read()
             phonemes = parse_phonemes(response.headers[PHONEMES])
-            yield await asyncio.to_thread(_whole, decoder, body, text, phonemes)
+            made = await asyncio.to_thread(_whole, decoder, body, text, phonemes)
+            yield replace(made, words=parse_words(response.headers.get(WORDS, ""), text))
             return
         resampler, ready, first, size = Resampler(), np.zeros(0, np.int16), True, 0
         async for data, whole in response.content.iter_chunks():
@@ -161,3 +166,23 @@ def parse_phonemes(line: str) -> list[tuple[float, str]]:
         with contextlib.suppress(ValueError):
             found.append((max(0, min(int(at), 600_000)) / 1000, unquote(ipa)))
     return found
+
+
+def parse_words(line: str, text: str) -> tuple[tuple[float, str], ...]:
+    """Return (seconds, word) of each word of `text`; what cannot be read, or is not in the text, is left out.
+
+    espeak-ng speaks of parts of a number, and of a syllable's second half, as if they were words: what begins
+    inside the word before is none.
+    """
+    found: list[tuple[float, str]] = []
+    end = 0
+    for part in line.split(","):
+        at, _, place = part.partition(":")
+        first, _, length = place.partition("+")
+        with contextlib.suppress(ValueError):
+            start = int(first)
+            word = text[start : start + int(length)] if start >= end else ""
+            if word.strip():
+                found.append((max(0, min(int(at), 600_000)) / 1000, word))
+                end = start + len(word)
+    return tuple(found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from avatar_tts.audio import RATE, Samples, resample
-from avatar_tts.speech import EspeakError, Phoneme
+from avatar_tts.speech import EspeakError, Phoneme, Word
 from avatar_tts.voices import default_for, resolve
 
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ class SpeechError(Exception):
 
 @dataclass(frozen=True)
 class Spoken:
-    """Mono signed 16-bit samples at `audio.RATE`, and where each phoneme starts (none where nobody knows)."""
+    """Mono signed 16-bit samples at `audio.RATE`, and where each phoneme and word starts (none: nobody knows)."""
 
     samples: Samples
     phonemes: tuple[Phoneme, ...] = ()
+    words: tuple[Word, ...] = ()
 
 
 class Backend(Protocol):
@@ -74,7 +75,7 @@ class EspeakBackend:
         if pitch is not None:
             voice = voice.at_pitch(pitch)
         speech = self._engine.speak(text, voice)
-        return Spoken(resample(speech.samples, speech.rate, RATE), speech.phonemes)
+        return Spoken(resample(speech.samples, speech.rate, RATE), speech.phonemes, speech.words)
 
     async def close(self) -> None:
         """End the thread."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import espeakng_loader
 
-from avatar_tts.speech import EspeakError, Phoneme, Speech
+from avatar_tts.speech import EspeakError, Phoneme, Speech, Word
 from avatar_tts.voices import DEFAULT, Voice
 
 _OUTPUT_SYNCHRONOUS = 2
@@ -20,6 +20,7 @@ _OUTPUT_SYNCHRONOUS = 2
 _INIT_FLAGS = 0x0001 | 0x0002 | 0x8000
 _CHARS_UTF8 = 1
 _EVENT_END_OF_LIST = 0
+_EVENT_WORD = 1
 _EVENT_PHONEME = 7
 _PARAM_RATE, _PARAM_PITCH, _PARAM_RANGE = 1, 3, 4
 
@@ -56,6 +57,7 @@ class Engine:
         self._lock = threading.Lock()
         self._samples: array[int] = array("h")
         self._phonemes: list[Phoneme] = []
+        self._words: list[Word] = []
         self.rate = rate
         # The library keeps the pointer: without this reference it would call freed memory.
         self._callback = _Callback(self._receive)
@@ -71,6 +73,9 @@ class Engine:
                 # The field holds at most eight bytes of UTF-8 and may cut the last character.
                 ipa = event.id.decode("utf-8", "ignore")
                 self._phonemes.append(Phoneme(event.audio_position / 1000, ipa))
+            elif event.type == _EVENT_WORD:
+                # The library counts characters from 1.
+                self._words.append(Word(event.audio_position / 1000, event.text_position - 1, event.length))
             index += 1
         return 0
 
@@ -86,9 +91,9 @@ class Engine:
             self._lib.espeak_SetParameter(_PARAM_RATE, voice.rate, 0)
             self._lib.espeak_SetParameter(_PARAM_PITCH, voice.pitch, 0)
             self._lib.espeak_SetParameter(_PARAM_RANGE, voice.range, 0)
-            self._samples, self._phonemes = array("h"), []
+            self._samples, self._phonemes, self._words = array("h"), [], []
             code = self._lib.espeak_Synth(raw, len(raw) + 1, 0, 0, 0, _CHARS_UTF8, None, None)
-            samples, phonemes = self._samples, tuple(self._phonemes)
+            samples, phonemes, words = self._samples, tuple(self._phonemes), tuple(self._words)
         if code != 0:
             raise EspeakError(f"espeak-ng refused the text (code {code})")
-        return Speech(self.rate, samples, phonemes)
+        return Speech(self.rate, samples, phonemes, words)

@@ -24,6 +24,9 @@ PHONEMES = "X-Phonemes"
 """A caller that sends this header gets the phonemes of a single sentence in the same header: ``ms:ipa,ms:ipa …``,
 percent-encoded. The reference runtime moves the mouth by them; other callers never know."""
 
+WORDS = "X-Words"
+"""With them come the words: ``ms:first+length``, in characters of the text. Subtitles are timed by them."""
+
 CHUNK = 9600
 """Bytes that are written at once (0.2 s): a caller that goes away is noticed between two."""
 
@@ -67,6 +70,8 @@ async def _answer(request: web.Request, contract: str, read: Read) -> web.Stream
     headers = {"Content-Type": answer.content_type}
     if second is None and request.headers.get(PHONEMES) and len(line := phoneme_header(spoken)) <= MAX_HEADER:
         headers[PHONEMES] = line
+        if len(words := word_header(spoken)) <= MAX_HEADER:
+            headers[WORDS] = words
     log.info(
         "speaking contract=%s chars=%d voice=%r took_ms=%.0f",
         contract, len(answer.text), answer.timbre, (time.monotonic() - began) * 1000,
@@ -111,6 +116,11 @@ async def _send(response: web.StreamResponse, answer: Answer, spoken: Spoken) ->
 def phoneme_header(spoken: Spoken) -> str:
     """Return the phonemes as `PHONEMES` has them."""
     return ",".join(f"{round(p.t * 1000)}:{quote(p.ipa, safe='')}" for p in spoken.phonemes)
+
+
+def word_header(spoken: Spoken) -> str:
+    """Return the words as `WORDS` has them."""
+    return ",".join(f"{round(w.t * 1000)}:{w.start}+{w.length}" for w in spoken.words)
 
 
 def _error(contract: str, status: int, message: str) -> web.Response:

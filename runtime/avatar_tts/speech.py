@@ -17,9 +17,19 @@ class Phoneme:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word of the text: where it starts in seconds, its first character, and how many it has."""
+
+    t: float
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Speech:
-    """Mono signed 16-bit samples at `rate` Hz with their phoneme timeline."""
+    """Mono signed 16-bit samples at `rate` Hz with their timeline of phonemes and words."""
 
     rate: int
     samples: "array[int]"
     phonemes: tuple[Phoneme, ...]
+    words: tuple[Word, ...] = ()

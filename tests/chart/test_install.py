@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -14,7 +16,7 @@ from avatar_operator.domain import objects, tts_objects
 from avatar_operator.domain.resources import Network
 from avatar_operator.domain.settings import resolve
 from tests.chart.conftest import CHART, Helm, Json, Render, named
-from tests.conftest import ROOT, RunKubectl
+from tests.conftest import ROOT, Cluster, RunKubectl
 from tests.unit.builders import avatar, instance, pool
 from tests.unit.tts_builders import engine
 
@@ -192,3 +194,18 @@ def test_the_packaged_chart_has_its_definitions_and_files(helm: Helm, tmp_path_f
     rendered = helm("template", "demo", str(archive), *both, check=True)
     kinds = {d["kind"] for d in yaml.safe_load_all(rendered.stdout) if d}
     assert {"PrometheusRule", "ConfigMap"} <= kinds
+
+
+def test_the_chart_of_a_release_names_the_images_of_the_release(
+    helm: Helm, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("release")
+    command = [ROOT / "scripts/package-chart", "--version", "1.2.3", "--images", "registry.test/o/n", "--to", folder]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=cluster.env())
+    assert done.returncode == 0, done.stderr
+    archive = str(folder / "avatar-operator-1.2.3.tgz")
+    on = ("--set", "agent.enabled=true", "--set", "api.enabled=true", "--set", "api.auth.jwt.secretName=jwt")
+    rendered = helm("template", "demo", archive, *on, check=True).stdout
+    images = set(re.findall(r"^\s*(?:- )?image: \"?([^\s\"]+)", rendered, re.MULTILINE))
+    assert images == {f"registry.test/o/n/{name}:1.2.3" for name in ("operator", "runtime", "tts")}
+    assert yaml.safe_load(helm("show", "chart", archive, check=True).stdout)["appVersion"] == "1.2.3"

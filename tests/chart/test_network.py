@@ -52,6 +52,10 @@ OPEN: list[tuple[Peer, Peer, int, str]] = [
     (OPERATOR, NODE, 8615, "TCP"),
     (OPERATOR, KUBERNETES, 443, "TCP"),
     (API, KUBERNETES, 443, "TCP"),
+    (API, INSTANCE, 8615, "TCP"),
+    (API, SECOND, 8704, "TCP"),
+    (API, ELSEWHERE, 8615, "TCP"),
+    (API, NODE, 8615, "TCP"),
     (AGENT, KUBERNETES, 443, "TCP"),
     (BACKEND, API, 8607, "TCP"),
     (INGRESS, API, 8607, "TCP"),
@@ -83,7 +87,8 @@ SHUT: list[tuple[Peer, Peer, int, str]] = [
     (STRANGER, API, 8607, "TCP"),
     (STRANGER, OPERATOR, 8080, "TCP"),
     (STRANGER, DNS, 53, "UDP"),
-    (API, INSTANCE, 8615, "TCP"),
+    (API, INSTANCE, 22, "TCP"),
+    (API, OUTSIDE, 443, "TCP"),
     (OPERATOR, OUTSIDE, 443, "TCP"),
     (AGENT, OUTSIDE, 443, "TCP"),
 ]
@@ -103,12 +108,13 @@ def test_nobody_else_does(policies: list[Json]) -> None:
     assert [way for way in SHUT if allowed(policies, *way)] == []
 
 
-def test_without_addresses_nobody_but_the_operator_reaches_an_instance(render: Render) -> None:
+def test_without_addresses_nobody_but_the_operator_and_the_api_reaches_an_instance(render: Render) -> None:
     some = [s for s in POLICIES if "instanceCIDRs" not in s]
     found = list(named(render(*some), "NetworkPolicy").values())
     assert not allowed(found, CLIENT, INSTANCE, 8615)
     assert not allowed(found, INSTANCE, CLIENT, 51000, "UDP")
     assert allowed(found, OPERATOR, INSTANCE, 8615)
+    assert allowed(found, API, INSTANCE, 8615)
 
 
 def test_others_in_the_namespace_can_be_left_alone(render: Render) -> None:

@@ -32,6 +32,7 @@ VERBS = {
     "create": ("create",),
     "merge_patch": ("patch",),
     "json_patch": ("patch",),
+    "patch_status": ("patch",),
     "apply": ("patch", "create"),
     "delete": ("delete",),
     "list_pages": ("list",),
@@ -61,6 +62,8 @@ def of_file(file: Path) -> Iterator[Right]:
 
 
 def has_status(node: ast.Call) -> bool:
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "patch_status":
+        return True
     given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "subresource")]
     return any(isinstance(one, ast.Constant) and one.value == "status" for one in given)
 

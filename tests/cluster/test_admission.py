@@ -154,7 +154,10 @@ async def test_an_instance_in_use_stays(
     every = kubectl("--namespace", world.namespace, "delete", "avi", "--all", "--wait=false")
     assert "is in use" in every.stderr
     assert await world.get("ada") is not None
-    await world.connections("ada", 0)
+    await world.set_status("ada", {"connections": 0, "sessions": [{"id": "g_user_1"}]})
+    sessions = acting(ANOTHER, "delete", "avi", "ada", "--wait=false")
+    assert "is in use (status.sessions: 1)" in sessions.stderr
+    await world.set_status("ada", {"sessions": []})
     assert acting(ANOTHER, "delete", "avi", "ada", "--wait=false").returncode == 0
 
 

@@ -23,24 +23,6 @@ async def runtime() -> AsyncIterator[FakeRuntime]:
         yield fake
 
 
-async def _used(world: World, *names: str) -> None:
-    """An instance for each name, with a client."""
-    await world.avatar(*names)
-    for name in names:
-        await world.instance(name, name)
-        await world.connections(name, 1)
-    for name in names:
-        await world.until(name, "being used", lambda s: s.get("phase") == "Running" and "idleDeadline" not in s)
-
-
-async def _uids(world: World) -> dict[str, str]:
-    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in await world.pods()}
-
-
-async def _is(world: World, name: str, phase: str) -> bool:
-    return bool((await world.status(name)).get("phase") == phase)
-
-
 # ---- endings that hang -----------------------------------------------------------------------------
 
 
@@ -50,7 +32,7 @@ async def test_a_start_while_the_last_pod_hangs_in_its_end(world: World, operato
     await world.avatar("ada")
     await world.instance("one")
     await world.phase("one", "Running")
-    before = await _uids(world)
+    before = await world.pod_uids()
     await world.delete("one")
     await until("its pod ending", world.pods, lambda p: p and "deletionTimestamp" in p[0]["metadata"])
     await world.instance("two")
@@ -58,7 +40,7 @@ async def test_a_start_while_the_last_pod_hangs_in_its_end(world: World, operato
     assert "previous pod" in status["message"]
     after = await world.phase("two", "Running", timeout=30)
     assert after["port"] == 8615
-    assert await _uids(world) != before
+    assert await world.pod_uids() != before
     assert after.get("restarts", 0) == 0
 
 
@@ -102,21 +84,21 @@ async def test_a_pool_that_shrinks_takes_nobody_who_is_used(world: World, operat
         await world.until("new", "waiting", lambda s: s.get("phase") == "Pending" and s.get("queuePosition") == 1)
 
     async def kept() -> bool:
-        pods = await _uids(world)
-        return pods.get(busy["podName"]) == pod["metadata"]["uid"] and await _is(world, "busy", "Running")
+        pods = await world.pod_uids()
+        return pods.get(busy["podName"]) == pod["metadata"]["uid"] and await world.is_in("busy", "Running")
 
     await world.stays("the used one", kept, 2)
 
 
 async def test_collecting_one_touches_no_other(world: World, operator: Operator) -> None:
     await world.pool(ports={"count": 3}, idle={"timeoutSeconds": 1})
-    await _used(world, "ada", "bob", "eve")
-    pods = await _uids(world)
+    await world.used("ada", "bob", "eve")
+    pods = await world.pod_uids()
     doomed = (await world.status("bob"))["podName"]
     await world.connections("bob", 0)
     await world.gone("bob")
     await until("its pod going", world.pods, lambda p: len(p) == 2)
-    assert await _uids(world) == {name: uid for name, uid in pods.items() if name != doomed}
+    assert await world.pod_uids() == {name: uid for name, uid in pods.items() if name != doomed}
     for name in ("ada", "eve"):
         status = await world.status(name)
         assert (status["phase"], status["connections"], status.get("restarts", 0)) == ("Running", 1, 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cluster, MakeOperator
-from tests.support.api import until
+from tests.support.api import GROUP, Json, until
 from tests.support.operator import Operator
 from tests.support.proxy import Call, Proxy, Rule, matching
 from tests.support.world import World
@@ -91,6 +91,47 @@ async def test_an_answer_lost_after_a_creation_doubles_nothing(
     assert await world.left() == ["pod/avatar-8615", "svc/avatar-8615"]
 
 
+async def test_what_was_decided_for_another_of_the_name_is_not_written(
+    world: World, proxy: Proxy, operator: Operator
+) -> None:
+    """Deleted and made anew in the moment in which the operator writes that it is Running."""
+    await world.pool()
+    await world.avatar("ada", "bob")
+    made: list[Json] = []
+
+    async def replace(call: Call) -> None:
+        await world.delete("one")
+        made.append(await world.instance("one", "bob"))
+
+    proxy.before(matching("patch", "avatarinstances", "Running"), replace)
+    await world.instance("one", "ada")
+    status = await world.phase("one", "Running", timeout=40)
+    late = next(call for call in proxy.writes("avatarinstances") if call.phase == "Running")
+    assert late.code == 422, "the late one is refused"
+    [pod] = [p for p in await world.pods() if "deletionTimestamp" not in p["metadata"]]
+    assert pod["metadata"]["name"] == status["podName"]
+    assert pod["metadata"]["creationTimestamp"] >= made[0]["metadata"]["creationTimestamp"]
+
+
+async def test_a_port_is_held_while_its_pod_is_on_the_way(world: World, proxy: Proxy, operator: Operator) -> None:
+    """The claim is deleted by hand just before its pod is made: nobody else may take the port."""
+    await world.pool(maxInstances=1)
+    await world.avatar("ada", "bob")
+
+    async def unclaim(call: Call) -> None:
+        await world.api.delete("services", world.namespace, "avatar-8615")
+        await world.instance("two", "bob")
+        await world.phase("two", "Pending", reason="PoolFull")
+
+    proxy.before(matching("create", "pods"), unclaim)
+    await world.instance("one", "ada")
+    await world.phase("one", "Running", timeout=40)
+    await until("the claim", world.left, lambda names: names == ["pod/avatar-8615", "svc/avatar-8615"])
+    assert {c.body["metadata"]["labels"][f"{GROUP}/group"] for c in proxy.writes("services") if c.verb == "create"} == {
+        (await world.pods())[0]["metadata"]["labels"][f"{GROUP}/group"]
+    }
+
+
 async def test_conflicts_of_status_are_planned_anew(world: World, proxy: Proxy, operator: Operator) -> None:
     await world.pool()
     await world.avatar("ada")
@@ -113,13 +154,13 @@ async def test_a_client_counted_between_look_and_collection_wins(
     rule = proxy.before(matching("patch", "avatarinstances", "Draining"), a_client_comes)
     await world.instance("one")
     await until("a try to drain", _hits(rule), lambda hits: hits)
-    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+    await world.stays("a used instance", lambda: world.is_in("one", "Running"), 2)
 
     rule = proxy.before(matching("delete", "avatarinstances"), a_client_comes)
     await world.connections("one", 0)
     await until("a try to delete", _hits(rule), lambda hits: hits)
     await world.phase("one", "Running")
-    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+    await world.stays("a used instance", lambda: world.is_in("one", "Running"), 2)
     await world.connections("one", 0)
     await world.gone("one")
     assert await operator.metric("avatar_operator_culled_active_total") == 0
@@ -136,7 +177,7 @@ async def test_a_client_counted_right_before_sleep_wins(world: World, proxy: Pro
     await world.instance("one")
     await until("a try to stop", _hits(rule), lambda hits: hits)
     await world.phase("one", "Running")
-    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+    await world.stays("a used instance", lambda: world.is_in("one", "Running"), 2)
     assert not [c for c in proxy.writes("pods") if c.verb == "delete"]
 
 
@@ -267,7 +308,3 @@ def _hits(rule: Rule) -> Callable[[], Awaitable[int]]:
         return rule.hits
 
     return look
-
-
-async def _is(world: World, name: str, phase: str) -> bool:
-    return bool((await world.status(name)).get("phase") == phase)

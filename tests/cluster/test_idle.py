@@ -63,7 +63,7 @@ async def test_idle_with_sleep_and_a_connection_wakes_it(world: World, operator:
     await world.connections("one", 1)
     woken = await world.phase("one", "Running")
     assert woken["port"]
-    await world.stays("a woken instance that is used", lambda: _is(world, "one", "Running"), 2)
+    await world.stays("a woken instance that is used", lambda: world.is_in("one", "Running"), 2)
     await world.connections("one", 0)
     await world.phase("one", "Stopped")
     await world.nothing_left()
@@ -76,7 +76,7 @@ async def test_never_while_connections_are_counted(world: World, operator: Opera
     await world.phase("one", "Running")
     await world.connections("one", 2)
     await world.until("one", "having no deadline", lambda s: "idleDeadline" not in s)
-    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 3)
+    await world.stays("a used instance", lambda: world.is_in("one", "Running"), 3)
     await world.connections("one", 0)
     await world.until("one", "having a deadline", lambda s: "idleDeadline" in s or "gone" in s)
     await world.gone("one")
@@ -88,7 +88,7 @@ async def test_a_timeout_of_zero_never_collects(world: World, operator: Operator
     await world.instance("one", idle={"timeoutSeconds": 0})
     status = await world.phase("one", "Running")
     assert "idleDeadline" not in status
-    await world.stays("an instance that never idles", lambda: _is(world, "one", "Running"), 2.5)
+    await world.stays("an instance that never idles", lambda: world.is_in("one", "Running"), 2.5)
 
 
 async def test_keep_warm_never_collects(world: World, operator: Operator) -> None:
@@ -96,7 +96,7 @@ async def test_keep_warm_never_collects(world: World, operator: Operator) -> Non
     await world.avatar("ada", keepWarm=True)
     await world.instance("one")
     await world.phase("one", "Running")
-    await world.stays("an avatar that is kept warm", lambda: _is(world, "one", "Running"), 2.5)
+    await world.stays("an avatar that is kept warm", lambda: world.is_in("one", "Running"), 2.5)
 
 
 async def test_a_restart_neither_resets_nor_shortens_the_deadline(world: World, operator_factory: MakeOperator) -> None:
@@ -127,7 +127,7 @@ async def test_a_deadline_that_passed_while_the_operator_was_down_is_kept(
     await asyncio.sleep(2.5)
     # A client came while nobody watched: the passed deadline must not end it.
     await operator.start()
-    await world.stays("a used instance", lambda: _is(world, "one", "Running"), 2)
+    await world.stays("a used instance", lambda: world.is_in("one", "Running"), 2)
 
 
 # ---- by asking the runtime ---------------------------------------------------------------
@@ -151,7 +151,7 @@ async def test_never_while_the_runtime_has_a_session_that_nobody_counted(
     await world.instance("one")
     await world.phase("one", "Running")
     await world.until("one", "saying what the runtime says", lambda s: s.get("observedSessions") == 1)
-    await world.stays("an instance with a client in the page", lambda: _is(world, "one", "Running"), 3)
+    await world.stays("an instance with a client in the page", lambda: world.is_in("one", "Running"), 3)
     assert True not in runtime.told
     runtime.use(0)
     await world.gone("one")
@@ -183,9 +183,9 @@ async def test_an_old_pod_ends_with_its_last_session(world: World, operator: Ope
     status = await world.phase("one", "Draining", reason="MaxAge")
     assert "drainDeadline" not in status
     await until("offers refused", _value(runtime.told), lambda told: told == [True])
-    await world.stays("the session on an old pod", lambda: _is(world, "one", "Draining"), 2)
+    await world.stays("the session on an old pod", lambda: world.is_in("one", "Draining"), 2)
     await world.connections("one", 0)
-    await world.stays("a session that the runtime alone knows", lambda: _is(world, "one", "Draining"), 2)
+    await world.stays("a session that the runtime alone knows", lambda: world.is_in("one", "Draining"), 2)
     runtime.use(0)
     await world.gone("one")
     await world.nothing_left()
@@ -200,7 +200,7 @@ async def test_unknown_is_not_idle(world: World, operator: Operator, runtime: Fa
     await world.phase("one", "Running")
     status = await world.until("one", "not knowing", lambda s: condition(s, "ActivityKnown").get("status") == "False")
     assert runtime.address in condition(status, "ActivityKnown")["message"]
-    await world.stays("an instance of which nothing is known", lambda: _is(world, "one", "Running"), 3)
+    await world.stays("an instance of which nothing is known", lambda: world.is_in("one", "Running"), 3)
     await runtime.up()
     await world.gone("one")
     await world.nothing_left()
@@ -221,7 +221,7 @@ async def test_a_client_that_comes_while_draining_is_not_thrown_out(
             "being back in service",
             lambda s: s.get("phase") == "Running" and s.get("observedSessions") == 1,
         )
-        await world.stays("an instance with a client", lambda: _is(world, "one", "Running"), 2)
+        await world.stays("an instance with a client", lambda: world.is_in("one", "Running"), 2)
     assert phases.seen == ["Starting", "Running", "Draining", "Running"]
     assert not runtime.draining
     runtime.use(0)
@@ -247,7 +247,7 @@ async def test_a_connection_counted_while_draining_calls_it_off(
     await backend
     # Whoever won the race: in the end the client has an instance that runs and takes offers.
     await world.phase("one", "Running")
-    await world.stays("an instance with a counted client", lambda: _is(world, "one", "Running"), 2)
+    await world.stays("an instance with a counted client", lambda: world.is_in("one", "Running"), 2)
     assert not runtime.draining or await world.pods()
     assert (await world.status("one"))["connections"] == 1
 
@@ -308,10 +308,6 @@ def _value(thing: list[bool]) -> Callable[[], Awaitable[list[bool]]]:
         return thing
 
     return look
-
-
-async def _is(world: World, name: str, phase: str) -> bool:
-    return bool((await world.status(name)).get("phase") == phase)
 
 
 async def _when_gone(world: World, name: str, timeout: float) -> float:

@@ -64,7 +64,7 @@ async def test_connections_of_a_follower_count_for_all(world: World, operator: O
     await world.instance("two")
     await world.phase("two", "Shared")
     await world.connections("two", 1)
-    await world.stays("the server of a used follower", lambda: _is(world, "one", "Running"), 2.5)
+    await world.stays("the server of a used follower", lambda: world.is_in("one", "Running"), 2.5)
     await world.connections("two", 0)
     await world.gone("one")
     await world.gone("two")
@@ -100,7 +100,3 @@ async def test_names_are_data(world: World, operator: Operator) -> None:
     await world.phase("one", "Running")
     [pod] = await world.pods()
     assert f"--avatar_id={name}" in pod["spec"]["containers"][0]["args"]
-
-
-async def _is(world: World, name: str, phase: str) -> bool:
-    return bool((await world.status(name)).get("phase") == phase)

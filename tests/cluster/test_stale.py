@@ -24,37 +24,19 @@ async def proxy(cluster: Cluster) -> AsyncIterator[Proxy]:
         yield found
 
 
-async def _used(world: World, *names: str) -> None:
-    """An instance for each name, with a client."""
-    await world.avatar(*names)
-    for name in names:
-        await world.instance(name, name)
-        await world.connections(name, 1)
-    for name in names:
-        await world.until(name, "being used", lambda s: s.get("phase") == "Running" and "idleDeadline" not in s)
-
-
-async def _uids(world: World) -> dict[str, str]:
-    return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in await world.pods()}
-
-
-async def _is(world: World, name: str, phase: str) -> bool:
-    return bool((await world.status(name)).get("phase") == phase)
-
-
 async def test_a_restart_forgets_nobody(world: World, operator_factory: MakeOperator) -> None:
     """All still tracked, no new pods, counts kept, though the idle timeout is over by then."""
     operator = await operator_factory().start()
     names = [f"user-{number}" for number in range(8)]
     await world.pool(ports={"count": 10}, idle={"timeoutSeconds": 1})
-    await _used(world, *names)
-    pods, statuses = await _uids(world), await world.statuses()
+    await world.used(*names)
+    pods, statuses = await world.pod_uids(), await world.statuses()
     operator.kill()
     await asyncio.sleep(1.5)
     await operator.start()
 
     async def same() -> bool:
-        return await _uids(world) == pods and await world.statuses() == statuses
+        return await world.pod_uids() == pods and await world.statuses() == statuses
 
     await world.stays("every instance in use", same, 3)
     # And it is tracked: the end of a session is seen, the others go on.
@@ -69,8 +51,8 @@ async def test_missing_from_a_list_is_not_gone(
     """A list that comes empty, as a stale cache would answer: each object is asked for before it counts as gone."""
     await operator_factory(proxy.kubeconfig(tmp_path / "kubeconfig"), ("--resync-seconds=1",)).start()
     await world.pool()
-    await _used(world, "ada", "bob")
-    pods = await _uids(world)
+    await world.used("ada", "bob")
+    pods = await world.pod_uids()
     empty = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "items": []}
 
     async def nothing(_: Call) -> web.Response:
@@ -81,10 +63,10 @@ async def test_missing_from_a_list_is_not_gone(
     proxy.rules.append(rule)
     writes = len(proxy.writes("pods", "services"))
     await until("several comparisons", lambda: asyncio.sleep(0, rule.hits), lambda hits: hits >= 12, timeout=30)
-    assert await _uids(world) == pods
+    assert await world.pod_uids() == pods
     assert len(proxy.writes("pods", "services")) == writes, proxy.writes("pods", "services")[writes:]
-    assert await _is(world, "ada", "Running")
-    assert await _is(world, "bob", "Running")
+    assert await world.is_in("ada", "Running")
+    assert await world.is_in("bob", "Running")
 
 
 async def test_a_successor_that_never_heard_of_an_instance_leaves_its_pod(
@@ -99,13 +81,13 @@ async def test_a_successor_that_never_heard_of_an_instance_leaves_its_pod(
     # Its first comparison, a second after the start, would find what is missing.
     await asyncio.sleep(3)
     proxy.stall_watches("avatarinstances")
-    await _used(world, "ada")
-    pods = await _uids(world)
+    await world.used("ada")
+    pods = await world.pod_uids()
     first.kill()
     assert await leader_of(second) is second
 
     async def same() -> bool:
-        return await _uids(world) == pods and await _is(world, "ada", "Running")
+        return await world.pod_uids() == pods and await world.is_in("ada", "Running")
 
     await world.stays("the pod of a used instance", same, 4)
     assert not [c for c in proxy.writes("pods") if c.verb == "delete"]
@@ -119,7 +101,7 @@ async def test_a_client_counted_right_before_a_roll_keeps_its_pod(
     await world.avatar("ada")
     await world.instance("one")
     await world.phase("one", "Running")
-    pods = await _uids(world)
+    pods = await world.pod_uids()
 
     async def a_client_comes(_: Call) -> None:
         await world.connections("one", 1)
@@ -135,8 +117,8 @@ async def test_a_client_counted_right_before_a_roll_keeps_its_pod(
     await world.until("one", "being in use", lambda s: s.get("phase") == "Running" and s.get("connections") == 1)
 
     async def same() -> bool:
-        return await _uids(world) == pods
+        return await world.pod_uids() == pods
 
     await world.stays("the pod of a client", same, 2)
     await world.connections("one", 0)
-    await until("a pod of the new image", lambda: _uids(world), lambda now: now and now != pods)
+    await until("a pod of the new image", world.pod_uids, lambda now: now and now != pods)

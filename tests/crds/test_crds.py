@@ -464,6 +464,8 @@ BAD_STATUS: list[tuple[Any, list[str]]] = [
     ({"phase": "Napping"}, ["status.phase", '"Running"']),
     ({"idleDeadline": "tomorrow"}, ["status.idleDeadline", "date-time"]),
     ({"sessions": [{"user": "nobody"}]}, ["status.sessions[0].id", "Required"]),
+    ({"sessions": [{"id": "a", "expires": "0000-01-01T00:00:00Z"}]}, ["status.sessions[0].expires", "should match"]),
+    ({"sessions": [{"id": "a", "since": "2030-01-01T00:00:00,5Z"}]}, ["status.sessions[0].since", "should match"]),
     ({"restarts": -1}, ["status.restarts"]),
     ({"gpu": {"index": -1}}, ["status.gpu.index"]),
     ({"conditions": [{"type": "Ready", "status": "maybe"}]}, ["status.conditions[0].status"]),
@@ -471,6 +473,7 @@ BAD_STATUS: list[tuple[Any, list[str]]] = [
 GOOD_STATUS: list[Any] = [
     {"connections": 0},
     {"connections": 12, "sessions": [{"id": "a", "user": "u"}, {"id": "b", "since": "2030-01-01T00:00:00Z"}]},
+    {"sessions": [{"id": "a", "since": "2030-01-01T00:00:00.123456+02:00", "expires": "2030-01-01T00:00:01Z"}]},
     {
         "phase": "Running",
         "port": 8615,

@@ -31,6 +31,8 @@ TTS_URL = f"http://tts-edgetts.{SYSTEM}:5002"
 TAGS = (
     "--set",
     f"image.tag={TAG},runtime.image.tag={TAG},tts.image.tag={TAG},tts.engines.edgetts.minReplicas=1",
+    "--set",
+    f"turn.enabled=true,turn.image.tag={TAG},turn.hostNetwork=false,turn.peers={{198.18.0.0/15}}",
 )
 
 
@@ -52,11 +54,16 @@ def devcluster(*args: str, timeout: float = 280) -> str:
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """A cluster with a real kubelet, the images, and the chart. It is left up."""
-    if os.environ.get("AVATAR_TEST_PROVIDER") == "control-plane" or os.geteuid() != 0:
-        no_cluster("containers need root")
+    on_kind = os.environ.get("DEVCLUSTER_PROVIDER") == "kind"
+    if os.environ.get("AVATAR_TEST_PROVIDER") == "control-plane" or (os.geteuid() != 0 and not on_kind):
+        no_cluster("containers need root, or kind (DEVCLUSTER_PROVIDER=kind)")
     devcluster("up")
     built = subprocess.run(
-        [ROOT / "images/build", "--tag", TAG], capture_output=True, text=True, timeout=280, check=False
+        [ROOT / "images/build", "--tag", TAG, "operator", "runtime", "tts", "turn"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     if built.returncode:
         no_cluster(f"images/build: {built.stderr.strip()[-600:]}")

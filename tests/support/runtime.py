@@ -26,10 +26,13 @@ class FakeRuntime:
     ``frames``: what it has sent, one more at each look while ``flowing``; None = it does not count them.
     ``sessions`` is what /health says. ``late``: so many whose offers were taken right before it was told to drain.
     ``told`` are the drain values that came in. ``gpus``: the UUIDs that it sees; None = it does not tell.
+    ``talks``: it takes offers and texts, too, and remembers nothing of them. ``ports``: how many it listens on.
     """
 
     port: int = 8615
     address: str = field(default_factory=own_address)
+    ports: int = 1
+    talks: bool = False
     sessions: int = 0
     late: int = 0
     looks: int = 0
@@ -50,9 +53,15 @@ class FakeRuntime:
         """Listen."""
         app = web.Application()
         app.add_routes([web.get("/health", self._health), web.post("/api/admin/drain", self._drain)])
+        if self.talks:
+            app.add_routes([web.post("/offer", self._offer)])
+            app.add_routes(
+                web.post(f"/{r}", self._ok) for r in ("human", "interrupt_talk", "is_speaking", "humanaudio")
+            )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self.address, self.port, reuse_address=True).start()
+        for port in range(self.port, self.port + self.ports):
+            await web.TCPSite(self._runner, self.address, port, reuse_address=True).start()
 
     async def down(self) -> None:
         """Stop listening: connections are refused from now on."""
@@ -80,6 +89,13 @@ class FakeRuntime:
             body |= {"frames": self.frames, "viewers": sessions}
         status = "draining" if self.draining else "healthy"
         return web.json_response({**body, "status": status, "sessions": sessions, "idle_seconds": round(idle, 3)})
+
+    async def _offer(self, request: web.Request) -> web.Response:
+        offer = await request.json()
+        return web.json_response({"sdp": offer["sdp"], "type": "answer", "sessionid": next(_SERIAL)})
+
+    async def _ok(self, _: web.Request) -> web.Response:
+        return web.json_response({"code": 0, "msg": "ok", "data": False})
 
     async def _drain(self, request: web.Request) -> web.Response:
         self.told.append(bool((await request.json())["drain"]))

@@ -84,6 +84,15 @@ class World:
         """The pods of an engine."""
         return await self.api.list("pods", self.namespace, f"?labelSelector={GROUP}%2Ftts-engine%3D{name}")
 
+    async def used(self, *names: str) -> None:
+        """An Avatar and an AvatarInstance for each name, running, with a client."""
+        await self.avatar(*names)
+        for name in names:
+            await self.instance(name, name)
+            await self.connections(name, 1)
+        for name in names:
+            await self.until(name, "being used", lambda s: s.get("phase") == "Running" and "idleDeadline" not in s)
+
     async def delete(self, *names: str) -> None:
         """Delete AvatarInstances."""
         for name in names:
@@ -127,6 +136,14 @@ class World:
     async def pods(self) -> list[Json]:
         """The avatars' pods."""
         return await self.api.list("pods", self.namespace, MANAGED)
+
+    async def pod_uids(self) -> dict[str, str]:
+        """UIDs of the avatars' pods by name."""
+        return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in await self.pods()}
+
+    async def is_in(self, name: str, phase: str) -> bool:
+        """Whether an instance is in a phase now."""
+        return bool((await self.status(name)).get("phase") == phase)
 
     async def services(self) -> list[Json]:
         """The operator's Services."""

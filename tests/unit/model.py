@@ -29,6 +29,7 @@ from avatar_operator.domain.actions import (
     PatchStatus,
     Plan,
     ProbeActivity,
+    ProbeMedia,
     ProbeReady,
     ReleaseClaim,
     SetDraining,
@@ -37,6 +38,7 @@ from avatar_operator.domain.actions import (
 from avatar_operator.domain.audit import audit
 from avatar_operator.domain.eviction import marks
 from avatar_operator.domain.findings import Picture
+from avatar_operator.domain.media import MediaReport
 from avatar_operator.domain.names import LABEL_GROUP, LABEL_IN_USE, LABEL_PORT, claim_name, group_id
 from avatar_operator.domain.plan import BELIEVE_SECONDS, plan, wants_to_run
 from avatar_operator.domain.resources import (
@@ -375,6 +377,8 @@ class Model:
         for action in actions:
             if isinstance(action, CreateClaim):
                 self.store.reserve(key, pool, action.port)
+            elif isinstance(action, CreatePod):
+                self.store.expect_pod(key, pool, int(action.body["metadata"]["labels"][LABEL_PORT]))
         self.memory.setdefault(key, Memory()).rejection = None
         return pool
 
@@ -391,6 +395,7 @@ class Model:
                 self._release_claim(service)
             case CreatePod(body):
                 self._create_pod(key, memory, body)
+                self.store.pod_came(key, pool, int(body["metadata"]["labels"][LABEL_PORT]))
             case DeletePod(pod, reason):
                 if reason != "NotWanted" or not self._wanted_after_all(key, pod):
                     self._delete_pod(pod, reason)
@@ -405,6 +410,9 @@ class Model:
             case ProbeActivity(pod):
                 memory.about(pod)
                 memory.runtime = replace(memory.runtime, activity=self._ask(pod))
+            case ProbeMedia(pod):
+                memory.about(pod)
+                memory.runtime = replace(memory.runtime, media=MediaReport(self.now, supported=False))
             case ProbeReady(pod):
                 memory.about(pod)
                 runtime = self.runtimes.get(pod.metadata.uid)

@@ -204,7 +204,7 @@ def test_group_and_kind(plural: str) -> None:
         ("avatarinstances", "spec.idle.action", {"Delete", "Sleep"}),
         ("avatarpools", "spec.idle.action", {"Delete", "Sleep"}),
         ("avatarpools", "spec.idle.activitySource", {"Runtime", "Connections"}),
-        ("avatarpools", "spec.network.mode", {"HostNetwork", "Pod", "HostPort"}),
+        ("avatarpools", "spec.network.mode", {"HostNetwork", "Pod", "HostPort", "Relay"}),
         ("avatarpools", "spec.gpu.mode", {"None", "VisibleDevices", "DevicePlugin", "DRA", "HAMi"}),
         ("avatarpools", "spec.gpu.policy", {"PrimaryFirst", "MostFree", "BinPack"}),
         ("avatarpools", "spec.gpu.estimates", {"AtLeast", "Learned", "Fixed"}),

@@ -8,15 +8,13 @@ from datetime import datetime
 import msgspec
 import pytest
 
-from avatar_operator.controller.keys import Key, PoolKey
-from avatar_operator.controller.store import Store
+from avatar_operator.controller.keys import PoolKey
 from avatar_operator.domain.actions import CreateClaim, CreatePod, PatchStatus, ReleaseClaim
 from avatar_operator.domain.gpunode import Node, NodeStatus
 from avatar_operator.domain.nodeloss import CONDITION, STRANDED_MARGIN_SECONDS, lost, set_aside
 from avatar_operator.domain.plan import needs_claim, plan
 from avatar_operator.domain.resources import Condition, InstanceStatus, Pod, PodSpec
 from avatar_operator.domain.view import GroupKey, GroupView, RuntimeView
-from avatar_operator.kube.kinds import AnyObject
 from tests.unit.builders import (
     NAMESPACE,
     NOW,
@@ -34,6 +32,7 @@ from tests.unit.builders import (
     pod,
     pool,
     service,
+    stored,
     view,
 )
 
@@ -183,15 +182,6 @@ def test_the_view_is_the_same_where_every_node_is_well() -> None:
 # ---- the store: who hears of a node ------------------------------------------------------
 
 
-def _stored(*items: AnyObject) -> tuple[Store, list[Key]]:
-    changed: list[Key] = []
-    store = Store(changed.append, lambda: NOW)
-    for item in items:
-        store.apply(item)
-    changed.clear()
-    return store, changed
-
-
 def _newer(item: Node, version: str) -> Node:
     return msgspec.structs.replace(item, metadata=msgspec.structs.replace(item.metadata, resource_version=version))
 
@@ -202,7 +192,7 @@ KEY = GroupKey(NAMESPACE, group_of(SERVED))
 def test_a_node_that_goes_silent_is_news_for_those_who_have_a_pod_on_it() -> None:
     elsewhere = instance("two", "Bob")
     other = msgspec.structs.replace(pod([elsewhere], port=8616), spec=PodSpec(node_name="node-2"))
-    store, changed = _stored(node("True"), pool(), SERVED, elsewhere, pod([SERVED]), other)
+    store, changed = stored(node("True"), pool(), SERVED, elsewhere, pod([SERVED]), other)
     store.apply(_newer(node("Unknown"), "2"))
     assert KEY in changed
     assert GroupKey(NAMESPACE, group_of(elsewhere)) not in changed
@@ -210,7 +200,7 @@ def test_a_node_that_goes_silent_is_news_for_those_who_have_a_pod_on_it() -> Non
 
 
 def test_a_heartbeat_is_news_for_nobody() -> None:
-    store, changed = _stored(node("True"), pool(), SERVED, pod([SERVED]))
+    store, changed = stored(node("True"), pool(), SERVED, pod([SERVED]))
     store.apply(_newer(node("True"), "2"))
     assert KEY not in changed
 
@@ -218,7 +208,7 @@ def test_a_heartbeat_is_news_for_nobody() -> None:
 def test_a_group_whose_pod_is_left_behind_queues_for_a_port_while_the_old_one_is_held() -> None:
     gone = terminating(pod([SERVED]), ago(STRANDED_MARGIN_SECONDS))
     waiting = having(SERVED, phase="Pending", ready_time=None)
-    store, _ = _stored(node(), pool(), avatar(), waiting, service(SERVED), gone)
+    store, _ = stored(node(), pool(), avatar(), waiting, service(SERVED), gone)
     key = PoolKey(NAMESPACE, "default")
     assert store.waiting(key) == [KEY]
     assert store.held(key) == {8615}
@@ -233,7 +223,7 @@ def test_a_group_whose_pod_is_left_behind_queues_for_a_port_while_the_old_one_is
 
 def test_without_nodes_nobody_is_left_behind() -> None:
     """The operator that may not read them waits for the pod, as for one that ends slowly."""
-    store, _ = _stored(pool(), avatar(), SERVED, service(SERVED), terminating(pod([SERVED]), ago(3600)))
+    store, _ = stored(pool(), avatar(), SERVED, service(SERVED), terminating(pod([SERVED]), ago(3600)))
     seen = store.view(KEY, NOW, RuntimeView())
     assert len(seen.pods) == 1
     assert not seen.stranded

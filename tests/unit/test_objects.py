@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from avatar_operator.domain import names, objects
+from avatar_operator.domain.network import udp_window
 from avatar_operator.domain.resources import (
     Avatar,
     AvatarData,
     Gpu,
     HostPathSource,
+    IceServer,
     ImageSource,
     Limits,
     Network,
@@ -19,6 +21,7 @@ from avatar_operator.domain.resources import (
     PoolTts,
     Probes,
     PvcSource,
+    SecretKey,
     Termination,
     TtsChoice,
 )
@@ -31,6 +34,13 @@ LABELS = {
     "avatars.virtualtutor.io/pool": "default",
     "avatars.virtualtutor.io/port": "8615",
 }
+
+ENV = [
+    {"name": "AVATAR_NAME", "value": "Ada"},
+    {"name": "AVATAR_PORT", "value": "8615"},
+    {"name": "AVATAR_DRAIN_SECONDS", "value": "30"},
+]
+HOST_IPS = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIPs"}}
 
 
 def made(in_pool: Pool, of: Avatar | None = None, port: int = PORT, **spec: Any) -> dict[str, Any]:
@@ -62,11 +72,7 @@ def expected(**changes: Any) -> dict[str, Any]:
             "--tts=edgetts",
             "--listenport=8615",
         ],
-        "env": [
-            {"name": "AVATAR_NAME", "value": "Ada"},
-            {"name": "AVATAR_PORT", "value": "8615"},
-            {"name": "AVATAR_DRAIN_SECONDS", "value": "30"},
-        ],
+        "env": ENV,
         "ports": [{"name": "signalling", "containerPort": 8615, "hostPort": 8615, "protocol": "TCP"}],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -163,10 +169,73 @@ def with_data(source: dict[str, Any], sub_path: str = "") -> dict[str, Any]:
                         {"containerPort": 50000, "hostPort": 50000, "protocol": "UDP"},
                         {"containerPort": 50001, "hostPort": 50001, "protocol": "UDP"},
                         {"containerPort": 50002, "hostPort": 50002, "protocol": "UDP"},
-                    ]
+                    ],
+                    "env": [*ENV, {"name": "AVATAR_MEDIA_HOST", "valueFrom": HOST_IPS}],
                 },
             ),
             id="HostPort",
+        ),
+        pytest.param(
+            pool(network=Network(mode="HostPort", external_host="203.0.113.5", udp_ports_per_instance=1)),
+            avatar(),
+            expected(
+                **CLUSTER_NETWORK,
+                securityContext={
+                    **SECURITY,
+                    "sysctls": [{"name": "net.ipv4.ip_local_port_range", "value": "50000 50000"}],
+                },
+                container={
+                    "ports": [
+                        {**SIGNALLING, "hostPort": 8615},
+                        {"containerPort": 50000, "hostPort": 50000, "protocol": "UDP"},
+                    ],
+                    "env": [*ENV, {"name": "AVATAR_MEDIA_HOST", "value": "203.0.113.5"}],
+                },
+            ),
+            id="HostPort-externalHost",
+        ),
+        pytest.param(
+            pool(
+                network=Network(
+                    mode="Relay",
+                    external_host="signalling.example.org",
+                    ice_servers=[
+                        IceServer(urls=["turn:turn.example.org"]),
+                        IceServer(urls=["turn:other.example.org"], username="u", credential="a$(b)"),
+                    ],
+                    turn_secret_ref=SecretKey(name="turn"),
+                )
+            ),
+            avatar(),
+            expected(
+                **CLUSTER_NETWORK,
+                volumes=[
+                    {
+                        "name": "turn-secret",
+                        "secret": {
+                            "secretName": "turn",
+                            "items": [{"key": "secret", "path": "secret"}],
+                            "defaultMode": 0o444,
+                            "optional": True,
+                        },
+                    }
+                ],
+                container={
+                    "ports": [SIGNALLING],
+                    "volumeMounts": [{"name": "turn-secret", "mountPath": "/run/avatar-turn", "readOnly": True}],
+                    "env": [
+                        *ENV,
+                        {
+                            "name": "AVATAR_ICE_SERVERS",
+                            "value": '[{"urls":["turn:turn.example.org"]},'
+                            '{"urls":["turn:other.example.org"],"username":"u","credential":"a$$(b)"}]',
+                        },
+                        {"name": "AVATAR_ICE_USE", "value": "probe"},
+                        {"name": "AVATAR_TURN_SECRET_FILE", "value": "/run/avatar-turn/secret"},
+                    ],
+                },
+            ),
+            id="Relay",
         ),
         pytest.param(
             pool(
@@ -409,7 +478,7 @@ def test_what_a_pool_gave_is_not_changed() -> None:
 
 def test_udp_windows_do_not_meet() -> None:
     in_pool = pool(network=Network(mode="HostPort", udp_port_base=40000, udp_ports_per_instance=7))
-    windows = [objects.udp_window(in_pool, port) for port in range(8615, 8620)]
+    windows = [udp_window(in_pool, port) for port in range(8615, 8620)]
     assert windows[0] == range(40000, 40007)
     assert [port for window in windows for port in window] == list(range(40000, 40035))
 

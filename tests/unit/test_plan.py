@@ -43,6 +43,7 @@ from tests.unit.builders import (
     instance,
     kinds,
     later,
+    media_told,
     patches,
     pod,
     pool,
@@ -83,7 +84,9 @@ def serving(name: str = "one", *, age: float = 600, **fields: Any) -> Instance:
             condition("Ready", "True", "Serving", "", ago(50)),
             condition("PortClaimed", "True", "Claimed", "Service avatar-8615", ago(50)),
             condition("ActivityKnown", "True", "Known", "", ago(50)),
+            media_told()[1],
         ),
+        "media": media_told()[0],
     }
     spec = fields.pop("spec", {})
     return instance(name, age=age, status=status(fields.pop("phase", "Running"), **{**given, **fields}), **spec)
@@ -100,6 +103,7 @@ def sharing(server: Instance, name: str = "two", age: float = 300, **fields: Any
         "node": "node-1",
         "ready_time": server.status.ready_time,
         "shared_with": server.metadata.name,
+        "media": server.status.media,
         "conditions": (
             condition("Ready", "True", "Shared", f"served by AvatarInstance {server.metadata.name}", ago(50)),
         ),
@@ -524,12 +528,12 @@ def test_a_restart_in_place_keeps_the_instance() -> None:
     assert (said["phase"], said["reason"]) == ("Starting", "ContainerRestarting")
     assert "Segmentation fault" in said["message"]
     assert "readyTime" not in said
-    assert "idleDeadline" not in said
-    back = having(one, phase="Starting", reason="ContainerRestarting")
+    assert said["idleDeadline"] is None, "the clock stops while nobody could use it"
+    back = having(one, phase="Starting", reason="ContainerRestarting", idle_deadline=None)
     said = patches(plan(with_pod(back)))["one"]
     assert said["phase"] == "Running"
     assert "readyTime" not in said
-    assert "idleDeadline" not in said, "a restart in the middle neither resets nor shortens the clock"
+    assert said["idleDeadline"] == "2026-03-01T12:30:00Z", "a whole timeout from now on"
 
 
 # ---- sleep, wake ------------------------------------------------------------------------------

@@ -512,7 +512,8 @@ def test_a_cpu_pool_knows_no_gpu() -> None:
     body = only(cold, CreatePod).body
     assert not [key for key in (*body["metadata"]["labels"], *body["metadata"]["annotations"]) if "gpu" in key]
     warm = plan(view(having(one, phase="Running"), claims=(service(one),), pods=(pod([one]),)))
-    assert {c["type"] for c in patches(warm)["one"]["conditions"]} == {"PortClaimed", "Ready", "ActivityKnown"}
+    told = {c["type"] for c in patches(warm)["one"]["conditions"]}
+    assert told == {"PortClaimed", "Ready", "ActivityKnown", "MediaReachable"}
     assert "ProbeActivity" not in kinds(warm.actions)
 
 

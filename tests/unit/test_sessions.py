@@ -12,7 +12,9 @@ from avatar_operator.domain import names
 from avatar_operator.domain.resources import InstanceStatus, Session
 from avatar_operator.domain.sessions import (
     Answer,
+    Attach,
     Caller,
+    Detach,
     Foreign,
     Full,
     Join,
@@ -54,6 +56,44 @@ def test_joins_count_one_after_the_other() -> None:
     assert [(a.connections, a.fresh) for a in answers if isinstance(a, Joined)] == [(1, True), (2, True), (2, False)]
     assert (ids(roll), roll.connections) == (["a", "b"], 2)
     assert roll.sessions[0] == Session(id="a", user="ann", since=NOW)
+
+
+def test_a_session_that_came_with_an_offer_lasts_as_long_as_its_peer() -> None:
+    roll, _ = do(Roll(), Join("a", ANN, tentative=60))
+    assert roll.sessions == (Session(id="a", user="ann", since=NOW, expires=later(60)),)
+    assert lapse(roll, later(61)) == Roll()
+    # Again, before the first was answered: its time begins anew.
+    again, _ = do(roll, Join("a", ANN, tentative=60), at=30)
+    assert again.sessions[0].expires == later(90)
+    attached, answers = do(again, Attach("a", BOB, "7"), Attach("b", ANN, "7"), Attach("a", ANN, "7"), at=31)
+    assert answers[:2] == [Foreign(), Unknown()]
+    assert attached.sessions == (Session(id="a", user="ann", since=NOW, runtime_session_id="7"),)
+    # Loaded anew: one session, and the end of the old peer is not its end.
+    reloaded, answers = do(attached, Join("a", ANN, tentative=60), Attach("a", ANN, "8"), Detach("a", "7"), Detach("a"))
+    assert ([s.runtime_session_id for s in reloaded.sessions], reloaded.connections) == (["8"], 1)
+    assert answers[2:] == [Left(None, 1), Left(None, 1)]
+    ended, answers = do(reloaded, Detach("a", "8"), Detach("a", "8"))
+    assert (ended, answers[1]) == (Roll(), Left(None, 0))
+
+
+def test_what_a_start_or_a_lease_counts_outlasts_an_offer_that_failed() -> None:
+    for start in (Join("a", ANN), Join("a", ANN, LEASE)):
+        before, _ = do(Roll(), start)
+        assert do(before, Join("a", ANN, tentative=60), Detach("a"))[0] == before
+        # In the other order, too.
+        after, _ = do(Roll(), Join("a", ANN, tentative=60), start, Detach("a"))
+        assert ids(after) == ["a"]
+        assert after.sessions[0].ttl_seconds == before.sessions[0].ttl_seconds
+    tentative, _ = do(Roll(), Join("a", ANN, tentative=60), Detach("a"))
+    assert tentative == Roll()
+
+
+def test_a_lease_outlasts_the_peer() -> None:
+    leased, _ = do(Roll(), Join("a", ANN, LEASE), Attach("a", ANN, "7"))
+    assert leased.sessions[0].expires == later(60)
+    left, answers = do(leased, Detach("a", "7"))
+    assert answers == [Left(None, 1)]
+    assert left.sessions == (Session(id="a", user="ann", since=NOW, expires=later(60), ttl_seconds=20),)
 
 
 def test_a_full_instance_refuses_the_next_and_knows_the_old_ones() -> None:
@@ -154,7 +194,9 @@ CALLERS = st.sampled_from([ANN, BOB, ADMIN, NOBODY])
 IDS = st.sampled_from("abcdef")
 LEASES = st.none() | st.builds(Lease, st.integers(1, 100), st.integers(1, 100), st.integers(0, 30))
 OPERATIONS = st.one_of(
-    st.builds(Join, IDS, CALLERS, LEASES),
+    st.builds(Join, IDS, CALLERS, LEASES, st.none() | st.integers(1, 60)),
+    st.builds(Attach, IDS, CALLERS, st.sampled_from("12")),
+    st.builds(Detach, IDS, st.sampled_from(["", "1", "2"])),
     st.builds(Leave, IDS, CALLERS),
     st.builds(LeaveOne, CALLERS),
     st.builds(Renew, IDS, CALLERS, st.integers(0, 30)),
@@ -165,6 +207,12 @@ ROLLS = st.builds(
     st.integers(0, 3),
 )
 BATCHES = st.lists(st.tuples(st.integers(0, 40), OPERATIONS), max_size=30)
+
+
+def _may_end(operation: Operation, session: Session) -> bool:
+    if isinstance(operation, Detach):
+        return (operation.id, operation.runtime_session) == (session.id, session.runtime_session_id)
+    return operation.caller.may_touch(session)
 
 
 @given(ROLLS, BATCHES, st.integers(1, 8))
@@ -183,8 +231,7 @@ def test_whatever_is_asked(roll: Roll, batch: list[tuple[int, Operation]], cap: 
         if isinstance(answer, Joined):
             assert roll.connections == before.connections + answer.fresh == answer.connections
         # Nobody but the caller of this operation lost anything.
-        caller = operation.caller
-        kept = {s.id for s in before.sessions if not caller.may_touch(s)}
+        kept = {s.id for s in before.sessions if not _may_end(operation, s)}
         assert kept <= set(ids(roll))
 
 

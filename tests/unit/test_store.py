@@ -24,20 +24,10 @@ from avatar_operator.domain.resources import (
 )
 from avatar_operator.domain.view import GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.kinds import AnyObject
-from tests.unit.builders import NAMESPACE, NOW, ago, avatar, group_of, having, instance, later, pool, service
+from tests.unit.builders import NAMESPACE, NOW, ago, avatar, group_of, having, instance, later, pool, service, stored
 
 DEFAULT = PoolKey(NAMESPACE, "default")
 NOTHING = RuntimeView()
-
-
-def make(*items: AnyObject) -> tuple[Store, list[Key]]:
-    """A store of these objects, and what it has reported since."""
-    changed: list[Key] = []
-    store = Store(changed.append, lambda: NOW)
-    for item in items:
-        store.apply(item)
-    changed.clear()
-    return store, changed
 
 
 def key(item: Instance) -> GroupKey:
@@ -59,7 +49,7 @@ def waiting_instances(count: int) -> list[Instance]:
 def waiting_store(count: int, **spec: Any) -> tuple[Store, list[Key], list[Instance]]:
     """A pool with so many instances of different avatars that want a port, the oldest first."""
     members = waiting_instances(count)
-    store, changed = make(pool(**spec), *(avatar(m.spec.avatar_name) for m in members), *members)
+    store, changed = stored(pool(**spec), *(avatar(m.spec.avatar_name) for m in members), *members)
     return store, changed, members
 
 
@@ -73,7 +63,7 @@ def waiting_store(count: int, **spec: Any) -> tuple[Store, list[Key], list[Insta
 )
 def test_an_older_state_never_replaces_a_newer_one(version: str, taken: bool) -> None:
     known = having(instance(metadata={"resource_version": "10"}), connections=1)
-    store, changed = make(pool(), avatar(), known)
+    store, changed = stored(pool(), avatar(), known)
     assert store.apply(having(instance(metadata={"resource_version": version}), connections=2)) is taken
     assert view(store, known).members[0].status.connections == (2 if taken else 1)
     assert (key(known) in changed) is taken
@@ -81,7 +71,7 @@ def test_an_older_state_never_replaces_a_newer_one(version: str, taken: bool) ->
 
 def test_a_namesake_with_another_uid_takes_over_whatever_its_version() -> None:
     old = instance(metadata={"resource_version": "10"})
-    store, changed = make(pool(), avatar(), avatar("Bob"), old)
+    store, changed = stored(pool(), avatar(), avatar("Bob"), old)
     new = instance("one", "Bob", metadata={"uid": "uid-new", "resource_version": "3"})
     assert store.apply(new)
     assert key(old) not in store.groups()
@@ -90,7 +80,7 @@ def test_a_namesake_with_another_uid_takes_over_whatever_its_version() -> None:
 
 
 def test_the_deletion_of_a_namesake_from_before_changes_nothing() -> None:
-    store, changed = make(pool(), instance(metadata={"uid": "uid-new"}))
+    store, changed = stored(pool(), instance(metadata={"uid": "uid-new"}))
     assert not store.remove(Instance, NAMESPACE, "one", "uid-one")
     assert changed == []
     assert store.instance(NAMESPACE, "one") is not None
@@ -99,7 +89,7 @@ def test_the_deletion_of_a_namesake_from_before_changes_nothing() -> None:
 
 
 def test_what_was_believed_gone_by_mistake_is_taken_in_once_it_is_known_to_live() -> None:
-    world, _ = make()
+    world, _ = stored()
     claim = service(instance("one"))
     world.apply(claim)
     world.remove(Service, NAMESPACE, claim.metadata.name, claim.metadata.uid, claim.metadata.resource_version)
@@ -109,7 +99,7 @@ def test_what_was_believed_gone_by_mistake_is_taken_in_once_it_is_known_to_live(
 
 
 def test_removing_what_is_unknown_is_nothing() -> None:
-    store, changed = make()
+    store, changed = stored()
     assert not store.remove(Pod, NAMESPACE, "avatar-8615")
     assert changed == []
 
@@ -120,7 +110,7 @@ def test_removing_what_is_unknown_is_nothing() -> None:
 def test_a_view_holds_what_belongs_together() -> None:
     first, second = instance("old", age=50), instance("new", age=10)
     other, alone = instance("other", "Bob"), instance("alone", exclusive=True)
-    store, _ = make(
+    store, _ = stored(
         pool(), avatar(), second, other, alone, first, service(first), service(other, 8616), plain_pod(first, 8615)
     )
     found = view(store, first)
@@ -136,14 +126,14 @@ def test_a_view_holds_what_belongs_together() -> None:
 def test_a_deleting_member_is_not_seen() -> None:
     leaving = instance("leaving", age=50, metadata={"deletion_timestamp": NOW})
     staying = instance("staying", age=10)
-    store, _ = make(pool(), avatar(), leaving, staying)
+    store, _ = stored(pool(), avatar(), leaving, staying)
     assert [m.metadata.name for m in view(store, staying).members] == ["staying"]
 
 
 def test_of_two_avatars_of_one_name_the_older_counts() -> None:
     one = instance()
     young, old = avatar("Ada", name="a", created=ago(5)), avatar("Ada", name="b", created=ago(50))
-    store, changed = make(pool(), young, old, one)
+    store, changed = stored(pool(), young, old, one)
     assert view(store, one).avatar == old
     assert store.avatars(AvatarKey(NAMESPACE, "Ada")) == [old, young]
     store.remove(Avatar, NAMESPACE, "b")
@@ -153,7 +143,7 @@ def test_of_two_avatars_of_one_name_the_older_counts() -> None:
 
 def test_a_renamed_avatar_moves() -> None:
     one, two = instance(), instance("two", "Bob")
-    store, changed = make(pool(), avatar("Ada", name="a"), one, two)
+    store, changed = stored(pool(), avatar("Ada", name="a"), one, two)
     renamed = msgspec.structs.replace(
         avatar("Bob", name="a"),
         metadata=msgspec.structs.replace(avatar("Bob", name="a").metadata, resource_version="2"),
@@ -166,7 +156,7 @@ def test_a_renamed_avatar_moves() -> None:
 
 def test_a_relabelled_claim_moves() -> None:
     one, two = instance(), instance("two", "Bob")
-    store, _ = make(pool(), one, two, service(one))
+    store, _ = stored(pool(), one, two, service(one))
     stolen = service(two, resource_version="2", uid="uid-avatar-8615")
     store.apply(stolen)
     assert view(store, one).claims == ()
@@ -175,7 +165,7 @@ def test_a_relabelled_claim_moves() -> None:
 
 @pytest.mark.parametrize("labels", [{}, {names.LABEL_GROUP: "x"}, {names.LABEL_GROUP: "x", names.LABEL_PORT: "eight"}])
 def test_what_is_not_labelled_is_left_alone(labels: dict[str, str]) -> None:
-    store, changed = make()
+    store, changed = stored()
     strange = Service(metadata=msgspec.structs.replace(service(instance()).metadata, labels=labels))
     store.apply(strange)
     assert (store.groups(), changed) == ([], [])
@@ -184,7 +174,7 @@ def test_what_is_not_labelled_is_left_alone(labels: dict[str, str]) -> None:
 
 def test_an_empty_group_is_forgotten() -> None:
     one = instance()
-    store, changed = make(pool(), one, service(one))
+    store, changed = stored(pool(), one, service(one))
     store.remove(Instance, NAMESPACE, "one")
     assert store.groups() == [key(one)]
     store.remove(Service, NAMESPACE, "avatar-8615")
@@ -199,7 +189,7 @@ def test_an_empty_group_is_forgotten() -> None:
 
 def test_a_pool_and_an_avatar_concern_their_groups() -> None:
     one, two = instance(), instance("two", "Bob", pool_ref="other")
-    store, changed = make(one, two)
+    store, changed = stored(one, two)
     store.apply(pool())
     assert set(changed) == {key(one), DEFAULT}
     changed.clear()
@@ -223,7 +213,7 @@ def test_waiting_is_by_age() -> None:
 
 def test_equal_ages_wait_by_name() -> None:
     members = [instance(n, f"avatar of {n}", age=10) for n in ("b", "a", "c")]
-    store, _ = make(pool(), *(avatar(m.spec.avatar_name) for m in members), *members)
+    store, _ = stored(pool(), *(avatar(m.spec.avatar_name) for m in members), *members)
     assert store.waiting(DEFAULT) == [key(m) for m in sorted(members, key=lambda m: m.metadata.name)]
 
 
@@ -242,21 +232,21 @@ def test_equal_ages_wait_by_name() -> None:
     ],
 )
 def test_who_waits(item: Instance, waits: bool) -> None:
-    store, _ = make(pool(), avatar(), item)
+    store, _ = stored(pool(), avatar(), item)
     assert bool(store.waiting(PoolKey(NAMESPACE, item.spec.pool_ref))) is waits
 
 
 def test_a_follower_does_not_hold_a_place_while_its_server_backs_off() -> None:
     failed = instance("old", age=100, status=InstanceStatus(phase="Failed", retry_time=later(60)))
     follower, other = instance("new", age=50), instance("other", "Bob", age=10)
-    store, _ = make(pool(max_instances=1), avatar(), avatar("Bob"), failed, follower, other)
+    store, _ = stored(pool(max_instances=1), avatar(), avatar("Bob"), failed, follower, other)
     assert store.waiting(DEFAULT) == [key(other)]
     assert view(store, other).admission.port == 8615
 
 
 def test_a_backoff_that_ended_is_seen_on_refresh() -> None:
     one = instance(status=InstanceStatus(phase="Failed", retry_time=later(5)))
-    store, _ = make(pool(), avatar(), one)
+    store, _ = stored(pool(), avatar(), one)
     store.refresh(key(one), later(4.9))
     assert store.waiting(DEFAULT) == []
     store.refresh(key(one), later(5))
@@ -266,7 +256,7 @@ def test_a_backoff_that_ended_is_seen_on_refresh() -> None:
 
 def test_who_has_a_claim_or_a_pod_does_not_wait() -> None:
     one, two, three = waiting_instances(3)
-    store, _ = make(pool(), *(avatar(f"A{n}") for n in range(3)), one, two, three, service(one), plain_pod(two, 8616))
+    store, _ = stored(pool(), *(avatar(f"A{n}") for n in range(3)), one, two, three, service(one), plain_pod(two, 8616))
     assert store.waiting(DEFAULT) == [key(three)]
     assert view(store, three).admission.port == 8617
     assert store.held(DEFAULT) == {8615, 8616}
@@ -343,6 +333,20 @@ def test_a_reservation_of_an_instance_that_went_is_given_back() -> None:
     assert view(store, two).admission.port == 8615
 
 
+def test_the_port_of_a_pod_on_its_way_goes_to_nobody_else() -> None:
+    """Though its claim is deleted by hand meanwhile."""
+    store, changed, (one, two) = waiting_store(2, max_instances=1)
+    store.apply(service(one))
+    store.expect_pod(key(one), DEFAULT, 8615)
+    store.remove(Service, NAMESPACE, "avatar-8615")
+    assert store.held(DEFAULT) == {8615}
+    assert view(store, two).admission.port is None
+    changed.clear()
+    store.pod_came(key(one), DEFAULT, 8615)
+    assert store.held(DEFAULT) == set()
+    assert key(one) in changed, "the next in the queue is told"
+
+
 def test_a_claim_that_another_pool_got_first_does_not_count_here() -> None:
     rival = instance("rival", "R", pool_ref="other")
     store, _, (one,) = waiting_store(1)
@@ -356,7 +360,7 @@ def test_a_claim_that_another_pool_got_first_does_not_count_here() -> None:
 
 def test_a_pod_without_its_claim_keeps_the_port() -> None:
     one, two = instance(), instance("two", "Bob")
-    store, _ = make(pool(), avatar(), avatar("Bob"), one, two, service(one), plain_pod(one, 8615))
+    store, _ = stored(pool(), avatar(), avatar("Bob"), one, two, service(one), plain_pod(one, 8615))
     store.remove(Service, NAMESPACE, "avatar-8615")
     assert view(store, two).admission.port == 8616
     assert store.held(DEFAULT) == {8615}
@@ -458,7 +462,7 @@ OPERATIONS = st.lists(
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(OPERATIONS)
 def test_indexes_are_what_a_recomputation_gives(operations: list[tuple[str, Any]]) -> None:
-    store, _ = make()
+    store, _ = stored()
     truth: dict[tuple[type[AnyObject], str], AnyObject] = {}
     reserved: dict[GroupKey, tuple[PoolKey, int]] = {}
     quarantined: set[int] = set()
@@ -505,7 +509,7 @@ def compare(
     store: Store, items: list[AnyObject], reserved: dict[GroupKey, tuple[PoolKey, int]], quarantined: set[int]
 ) -> None:
     """Hold the store against a fresh one and against sets made by hand."""
-    fresh, _ = make(*items)
+    fresh, _ = stored(*items)
     for group, (pool_key, port) in reserved.items():
         fresh.reserve(group, pool_key, port)
     for port in quarantined:

@@ -32,6 +32,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: api
 {{- end }}
 
+{{- define "avatar-operator.turnSelector" -}}
+app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: turn
+{{- end }}
+
 {{/* Labels of everything that is neither the operator, nor the agent, nor the API. */}}
 {{- define "avatar-operator.labels" -}}
 app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
@@ -146,7 +152,7 @@ app.kubernetes.io/component: tts-engine
 {{- define "avatar-operator.hostPools" -}}
 {{- $names := list }}
 {{- range $name, $pool := .Values.pools }}
-{{- if and $pool (ne (dig "network" "mode" "HostNetwork" $pool) "Pod") }}{{ $names = append $names $name }}{{ end }}
+{{- if and $pool (hasPrefix "Host" (dig "network" "mode" "HostNetwork" $pool)) }}{{ $names = append $names $name }}{{ end }}
 {{- end }}
 {{- toJson $names }}
 {{- end }}
@@ -157,6 +163,23 @@ app.kubernetes.io/component: tts-engine
 - protocol: TCP
   port: {{ $base }}
   endPort: {{ sub (add $base (dig "ports" "count" 5 . | int)) 1 }}
+{{- end }}
+
+{{/* The ports of the media of instances. */}}
+{{- define "avatar-operator.mediaPorts" -}}
+- protocol: UDP
+  port: 1024
+  endPort: 65535
+{{- end }}
+
+{{/* Where the TURN relay is, as a peer of a NetworkPolicy. */}}
+{{- define "avatar-operator.turnPeers" -}}
+{{- if .Values.turn.hostNetwork }}
+{{- include "avatar-operator.cidrs" (required "networkPolicies.nodeCIDRs must say where the nodes are: turn.hostNetwork relays from them" (.Values.networkPolicies.nodeCIDRs | default nil)) }}
+{{- else }}
+- podSelector:
+    matchLabels: {{- include "avatar-operator.turnSelector" . | nindent 6 }}
+{{- end }}
 {{- end }}
 
 {{/* Peers of a NetworkPolicy from a list of CIDRs. */}}
@@ -183,6 +206,24 @@ app.kubernetes.io/component: tts-engine
     - protocol: TCP
       port: {{ . }}
     {{- end }}
+{{- end }}
+
+{{/* The way to instances in every namespace, on the nodes' network too. */}}
+{{- define "avatar-operator.egressInstances" -}}
+- to:
+    - namespaceSelector: {}
+      podSelector:
+        matchLabels: {{- include "avatar-operator.instances" . | nindent 10 }}
+  ports:
+    - protocol: TCP
+      port: 1
+      endPort: 65535
+{{- range $name := include "avatar-operator.hostPools" . | fromJsonArray }}
+{{- with index $.Values.pools $name }}
+- to: {{- include "avatar-operator.cidrs" $.Values.networkPolicies.nodeCIDRs | nindent 4 }}
+  ports: {{- include "avatar-operator.poolPorts" . | nindent 4 }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Port 8080 of operator, agent and REST API: for `helm test`, and for who reads metrics. */}}

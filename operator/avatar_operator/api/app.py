@@ -16,7 +16,7 @@ from avatar_operator import __version__
 
 from . import contract
 from .console import Console
-from .edge import Edge, error_body
+from .edge import INTERNAL, Edge, error_body, trail
 from .problems import Problem
 from .routes import Handler, Routes
 from .signals import SignalRoutes
@@ -101,6 +101,7 @@ def _application(handlers: Mapping[str, Handler]) -> FastAPI:
             added.app = request_response(handlers[route.name])
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
     assemble = app.openapi
     app.openapi = lambda: contract.complete(assemble())  # type: ignore[method-assign]
     return app
@@ -119,3 +120,8 @@ async def _http(_: Request, error: Exception) -> Response:
     return Response(
         error_body(_CODES.get(error.status_code, str(error.detail))), error.status_code, headers, "application/json"
     )
+
+
+async def _bug(request: Request, _: Exception) -> Response:
+    """Its traceback is logged by the edge, to which it goes on."""
+    return Response(error_body(INTERNAL.format(trail(request.scope).request_id)), 500, None, "application/json")

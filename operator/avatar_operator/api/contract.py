@@ -79,6 +79,7 @@ _START: Json = {
     "queue_position": None,
     "expires": None,
     "ice_servers": [],
+    "ice_transport_policy": "all",
     "pid": None,
 }
 _OFFER = """\

@@ -27,6 +27,7 @@ audit_log = logging.getLogger("avatar_operator.audit")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 IN_FLIGHT_MOST = 6000
+INTERNAL = "internal error; its request id is {}"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _FIXED_HEADERS = ((b"x-content-type-options", b"nosniff"),)
 _UNCACHED = (b"cache-control", b"no-store")
@@ -55,6 +56,8 @@ def trail(scope: Any) -> Trail:
 
 def error_body(message: str) -> bytes:
     """The body of every error."""
+    # It may repeat what came in, half a surrogate pair included.
+    message = message.encode("utf-8", "replace").decode()
     return msgspec.json.encode({"status": "error", "message": message})
 
 
@@ -103,7 +106,7 @@ class Edge:
         except Exception:
             log.exception("request failed", extra={"request_id": answer.request_id, "route": trail(scope).route})
             if not answer.code:
-                await answer.problem(Problem(500, f"internal error; its request id is {answer.request_id}"))
+                await answer.problem(Problem(500, INTERNAL.format(answer.request_id)))
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         if self._in_flight > IN_FLIGHT_MOST:

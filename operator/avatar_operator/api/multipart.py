@@ -1,26 +1,26 @@
-"""A form with one file and some texts, from bytes that are bounded already."""
+"""A form with a recording and the session that it is for, from bytes that are bounded already."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import aiohttp
 from aiohttp import BodyPartReader, MultipartReader, StreamReader, hdrs
 from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from .problems import Problem, bad_request
 
-PARTS_MOST = 8
-TEXT_MOST = 4096
+PARTS_MOST = 4
+SESSION_MOST = 256
 
 
 @dataclass(slots=True)
 class Form:
-    """``file``: name, content type and bytes of the part called ``file``."""
+    """``file``: name, content type and bytes; None and empty where the part is missing."""
 
-    texts: dict[str, str] = field(default_factory=dict)
+    sessionid: str = ""
     file: tuple[str, str, bytes] | None = None
 
 
@@ -38,8 +38,10 @@ async def parse(content_type: str, body: bytes) -> Form:
             if not isinstance(part, BodyPartReader):
                 raise bad_request("the form holds another form")
             await _take(form, part)
-    except (ValueError, AssertionError, RuntimeError, LookupError, aiohttp.ClientError) as error:
-        raise bad_request(f"the form cannot be read: {error}") from None
+    except (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError) as error:
+        # The first line says enough; the rest repeats what came.
+        reason = str(getattr(error, "message", error)).partition("\n")[0][:200]
+        raise bad_request(f"the form cannot be read: {reason}") from None
     raise bad_request(f"the form may have {PARTS_MOST} parts")
 
 
@@ -47,11 +49,11 @@ async def _take(form: Form, part: BodyPartReader) -> None:
     data = bytes(await part.read(decode=True))
     if part.name == "file":
         kind = part.headers.get(hdrs.CONTENT_TYPE, "application/octet-stream")
-        form.file = (part.filename or "audio", kind, data)
-    elif part.name:
-        if len(data) > TEXT_MOST:
-            raise bad_request(f"{part.name[:40]!r} may have {TEXT_MOST} bytes")
-        form.texts[part.name] = data.decode("utf-8", "replace")
+        form.file = (part.filename or "recording", kind, data)
+    elif part.name == "sessionid":
+        form.sessionid = data[:SESSION_MOST].decode("utf-8", "replace")
+    else:
+        raise bad_request("the form has sessionid and file, and nothing else")
 
 
 def _stream(body: bytes) -> StreamReader:

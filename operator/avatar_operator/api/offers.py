@@ -166,7 +166,7 @@ class Offers:
             found = [now for item in found[:5] if (now := await self._read(item)) is not None]
             holder = _holder(found, name)
         if holder is None:
-            if who.caller.any and found:
+            if who.caller.any and found and name is not None:
                 # It came without us, by the instance's own port.
                 return found[0]
             raise not_found(

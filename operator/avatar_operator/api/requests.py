@@ -16,6 +16,7 @@ BODY_SECONDS = 10.0
 # So many bytes get BODY_SECONDS; larger bodies more.
 BYTES_A_BODY_TIME = 2 << 20
 JSON, SDP = "application/json", "application/sdp"
+SDP_PATTERN = r"^v=0\r?\n"
 KEY_MOST = 255
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -24,6 +25,7 @@ _WORDS = {
     "avatar_name": "1 to 128 characters, none of them a control character, '/' or '\\'; it may not begin with '-', "
     "begin or end with white space, or be '.' or '..'",
     "avatar_id": "1 to 128 characters, none of them a control character, '/' or '\\'",
+    "sessionid": "what the answer to the offer said, a number or 1 to 128 characters of ASCII without spaces",
     "pool": "the name of an AvatarPool: lower-case letters, digits and '-'",
 }
 
@@ -65,9 +67,12 @@ async def read_sdp(request: Request) -> str:
     if content_type(request) != SDP:
         raise Problem(415, f"send an SDP offer (Content-Type: {SDP})")
     try:
-        return (await body(request)).decode()
+        offer = (await body(request)).decode()
     except UnicodeDecodeError:
         raise bad_request("the body is no SDP: it is not UTF-8") from None
+    if not re.match(SDP_PATTERN, offer):
+        raise bad_request("the body is no SDP: it begins with the line v=0")
+    return offer
 
 
 def content_type(request: Request) -> str:

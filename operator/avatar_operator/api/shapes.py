@@ -73,13 +73,14 @@ class StopAllRequest(Struct, omit_defaults=True):
     force: bool = True
 
 
-SessionId = Annotated[str, Meta(min_length=1, max_length=128)] | int
+# What runtimes call their sessions.
+SessionId = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}(?![\s\S])")] | int
 
 
 class OfferRequest(Struct, omit_defaults=True):
     """POST /avatar/{avatar_id}/offer. ``avatar_id`` names the caller's session; without it, a new one is counted."""
 
-    sdp: Annotated[str, Meta(min_length=1, max_length=65536, description="SDP with all candidates: no trickle.")]
+    sdp: Annotated[str, Meta(min_length=1, max_length=60000, description="SDP with all candidates: no trickle.")]
     type: Literal["offer"]
     avatar_id: AvatarId | None = None
 
@@ -168,6 +169,7 @@ class StartView(Struct):
     queue_position: int | None = None
     expires: datetime | None = None
     ice_servers: list[Ice] = []
+    ice_transport_policy: str = "all"
     pid: None = None
 
 
@@ -394,7 +396,11 @@ def schemas() -> dict[str, Any]:
     components["AudioRequest"] = {
         "type": "object",
         "required": ["sessionid", "file"],
-        "properties": {"sessionid": {"type": "string", "minLength": 1}, "file": {"type": "string", "format": "binary"}},
+        "additionalProperties": False,
+        "properties": {
+            "sessionid": {"type": "string", "minLength": 1},
+            "file": {"type": "string", "format": "binary", "minLength": 1},
+        },
     }
-    components["Sdp"] = {"type": "string", "minLength": 1, "maxLength": 65536}
+    components["Sdp"] = {"type": "string", "pattern": r"^v=0\r?\n"}
     return components

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from avatar_operator.domain.resources import IceServer
-from avatar_operator.domain.signalling import runtime_session
 
 from . import multipart, requests, shapes
 from .caller import Role
@@ -115,8 +114,8 @@ class SignalRoutes:
         async with self.recordings:
             raw = await requests.body(request, AUDIO_MOST)
             form = await multipart.parse(request.headers.get("content-type", ""), raw)
-            sessionid = form.texts.get("sessionid", "")
-            if form.file is None or not form.file[2] or runtime_session(sessionid) is None:
+            sessionid = form.sessionid
+            if form.file is None or not form.file[2] or not sessionid:
                 raise bad_request("the form needs sessionid and file, a WAV or MP3 file")
             item = await self.offers.talking(path_id(request), sessionid, who)
             path.facts |= {"instance": item.metadata.name, "runtime_session": sessionid, "bytes": len(form.file[2])}

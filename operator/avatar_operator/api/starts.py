@@ -328,7 +328,8 @@ class Starts:
                 if left <= -beat:
                     return
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(beat, max(left, 0.01)))
+                    async with asyncio.timeout(min(beat, max(left, 0.01))):
+                        await changed.wait()
 
     async def _give_back(self, ask: Start, caller: Caller, ticket: _Ticket) -> None:
         """End the session, and the instance too where it only waits for room and nobody else does with it."""

@@ -95,6 +95,7 @@ def start_view(
         queue_position=status.queue_position,
         expires=session.expires,
         ice_servers=[Ice(s.urls, s.username, s.credential) for s in ice],
+        ice_transport_policy="relay" if status.media is not None and status.media.mode == "Relay" else "all",
     )
 
 

@@ -17,7 +17,7 @@ from avatar_operator.domain.standing import Change, Standing, inconsistent, repa
 from avatar_operator.kube.events import Recorder
 
 from .keys import Key, PoolKey
-from .leader import Alone, Leadership
+from .leader import STAND_BY_SECONDS, Alone, Leadership
 from .metrics import Metrics
 from .store import Store
 
@@ -28,8 +28,6 @@ AGAIN_SECONDS = 5.0
 
 # Kinds about which the recorder writes events.
 OURS = ("AvatarPool", "AvatarInstance", "TTSEngine")
-# Between looks at whether it leads, while ``acting`` is set and the lease is not held any more.
-STAND_BY_SECONDS = 0.2
 
 
 class Auditor:

@@ -24,6 +24,7 @@ from avatar_operator.domain.actions import (
     MendClaim,
     PatchStatus,
     ProbeActivity,
+    ProbeMedia,
     ProbeReady,
     RaiseEstimate,
     ReadAllocation,
@@ -45,7 +46,7 @@ from avatar_operator.domain.names import (
 from avatar_operator.domain.objects import mended
 from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.plan import wants_to_run
-from avatar_operator.domain.resources import Avatar, Instance, Pod, Service
+from avatar_operator.domain.resources import Avatar, Instance, InstanceStatus, Pod, Service
 from avatar_operator.domain.status import full
 from avatar_operator.domain.view import Activity, GpuHints, GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.client import KubeClient
@@ -58,6 +59,7 @@ from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .gate import Gate
 from .keys import PoolKey, group_of
 from .metrics import Metrics
+from .patched import take_in
 from .probe import RuntimeProbe
 from .store import Store
 
@@ -115,9 +117,11 @@ class Executor:
         self._namespaces = tuple(namespaces) or ("",)
 
     def prepare(self, key: GroupKey, pool: PoolKey, action: Action) -> None:
-        """What must be known before anything else is planned: the port of a claim on its way."""
+        """What must be known before anything else is planned: the port of a claim or a pod on its way."""
         if isinstance(action, CreateClaim):
             self._store.reserve(key, pool, action.port, action.placement)
+        elif isinstance(action, CreatePod):
+            self._store.expect_pod(key, pool, _port(action))
 
     async def run(self, key: GroupKey, pool: PoolKey, memory: Memory, action: Action) -> None:
         """Carry out ``action``; the store knows its result when this returns."""
@@ -155,12 +159,12 @@ class Executor:
                 await self._patch_status(action, memory)
             case DeleteInstance():
                 await self._delete_instance(action)
-            case ProbeActivity(pod) | ProbeReady(pod) | SetDraining(pod):
+            case ProbeActivity(pod) | ProbeMedia(pod) | ProbeReady(pod) | SetDraining(pod):
                 memory.about(pod)
                 with self._gate.enter(pod.spec.node_name):
                     await self._ask(memory, action)
 
-    async def _ask(self, memory: Memory, action: ProbeActivity | ProbeReady | SetDraining) -> None:
+    async def _ask(self, memory: Memory, action: ProbeActivity | ProbeMedia | ProbeReady | SetDraining) -> None:
         """What the runtime answers goes into ``memory``."""
         host, port = host_of(action.pod), action.port
         if isinstance(action, ProbeReady):
@@ -171,6 +175,10 @@ class Executor:
             seen = await self._probe.activity(host, port)
             memory.runtime = replace(memory.runtime, activity=seen, frames=mark(memory.runtime.frames, seen))
             log.debug("probed", extra={**_about(action.pod), "sessions": seen.sessions, "error": seen.error})
+        elif isinstance(action, ProbeMedia):
+            report = await self._probe.media(host, port)
+            memory.runtime = replace(memory.runtime, media=report)
+            log.debug("probed media", extra={**_about(action.pod), "told": report.told, "answered": report.answered})
         else:
             error = await self._probe.set_draining(host, port, draining=action.draining)
             now = datetime.now(UTC)
@@ -226,17 +234,9 @@ class Executor:
     async def _mend_claim(self, key: GroupKey, action: MendClaim) -> None:
         meta = action.service.metadata
         seen = {**action.change.get("metadata", {}), "resourceVersion": meta.resource_version}
-        try:
-            raw = await self._client.merge_patch(
-                SERVICES, meta.namespace, meta.name, {**action.change, "metadata": seen}
-            )
+        patch = self._client.merge_patch(SERVICES, meta.namespace, meta.name, {**action.change, "metadata": seen})
+        if await take_in(self._client, self._store, SERVICES, Service, meta, patch):
             log.info("mended", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
-        except NotFoundError:
-            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
-            return
-        except ConflictError:
-            raw = await self._client.get(SERVICES, meta.namespace, meta.name)
-        self._store.apply(msgspec.json.decode(raw, type=Service))
 
     async def _release_claim(self, key: GroupKey, service: Service) -> None:
         meta = service.metadata
@@ -296,10 +296,9 @@ class Executor:
 
     async def _raise_estimate(self, action: RaiseEstimate) -> None:
         meta = action.avatar.metadata
-        body = {"metadata": {"uid": meta.uid}, "status": {"vram": full(action.vram)}}
-        with contextlib.suppress(NotFoundError, ConflictError):
-            raw = await self._client.merge_patch(AVATARS, meta.namespace, meta.name, body, "status")
-            self._store.apply(msgspec.json.decode(raw, type=Avatar))
+        body = {"metadata": {"resourceVersion": meta.resource_version}, "status": {"vram": full(action.vram)}}
+        patch = self._client.merge_patch(AVATARS, meta.namespace, meta.name, body, "status")
+        if await take_in(self._client, self._store, AVATARS, Avatar, meta, patch):
             text = f"a pod ran out of GPU memory; the next one reserves {action.vram.estimate_mib} MiB"
             self._recorder.record("Avatar", meta, Event("Warning", "EstimateRaised", text))
 
@@ -314,7 +313,7 @@ class Executor:
             pod = msgspec.json.decode(await self._client.get(PODS, key.namespace, name), type=Pod)
             self._store.apply(pod)
             if pod.metadata.labels.get(LABEL_GROUP) != key.id:
-                await self._give_up_port(key, pool, int(action.body["metadata"]["labels"][LABEL_PORT]))
+                await self._give_up_port(key, pool, _port(action))
         except RejectedError as error:
             if "being terminated" in error.message:
                 # The namespace is being deleted: there is nothing to start, and nothing to say it in.
@@ -322,6 +321,8 @@ class Executor:
                 raise
             memory.rejection = ("PodRejected", f"the API server refuses the pod: {error.message}")
             log.warning("pod refused: %s", error, extra={"namespace": key.namespace, "pod": name})
+        finally:
+            self._store.pod_came(key, pool, _port(action))
 
     async def _give_up_port(self, key: GroupKey, pool: PoolKey, port: int) -> None:
         """The pod's name is another's: the claim is of no use, the next plan takes another port."""
@@ -376,33 +377,22 @@ class Executor:
 
     async def _patch_pod(self, pod: Pod, body: Json) -> None:
         meta = pod.metadata
-        try:
-            raw = await self._client.merge_patch(PODS, meta.namespace, meta.name, body)
-            self._store.apply(msgspec.json.decode(raw, type=Pod))
-        except NotFoundError:
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
-        except ConflictError:
-            raw = await self._client.get(PODS, meta.namespace, meta.name)
-            self._store.apply(msgspec.json.decode(raw, type=Pod))
+        patch = self._client.merge_patch(PODS, meta.namespace, meta.name, body)
+        await take_in(self._client, self._store, PODS, Pod, meta, patch)
 
     # ---- instances ---------------------------------------------------------------------
 
     async def _patch_status(self, action: PatchStatus, memory: Memory) -> None:
         meta = action.instance.metadata
-        body: dict[str, object] = {"status": action.status}
-        # The UID keeps a patch off a namesake created meanwhile.
-        body["metadata"] = {"uid": meta.uid, **({"resourceVersion": meta.resource_version} if action.exact else {})}
-        try:
-            raw = await self._client.merge_patch(INSTANCES, meta.namespace, meta.name, body, "status")
-        except NotFoundError:
-            self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
-            return
-        except ConflictError:
-            await self._read_again(action.instance)
-            return
-        self._store.apply(msgspec.json.decode(raw, type=Instance))
-        self._tell(action)
-        self._measure(action, memory)
+        if action.exact or action.instance.status == InstanceStatus():
+            body = {"metadata": {"resourceVersion": meta.resource_version}, "status": action.status}
+            patch = self._client.merge_patch(INSTANCES, meta.namespace, meta.name, body, "status")
+        else:
+            # By UID, which keeps it off a namesake made meanwhile: a backend that counts must not hold it up.
+            patch = self._client.patch_status(INSTANCES, meta.namespace, meta.name, meta.uid, action.status)
+        if await take_in(self._client, self._store, INSTANCES, Instance, meta, patch):
+            self._tell(action)
+            self._measure(action, memory)
 
     def _tell(self, action: PatchStatus) -> None:
         meta = action.instance.metadata
@@ -475,6 +465,10 @@ class Executor:
             self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
             return
         self._store.apply(msgspec.json.decode(raw, type=Instance))
+
+
+def _port(action: CreatePod) -> int:
+    return int(action.body["metadata"]["labels"][LABEL_PORT])
 
 
 def _reserved(pod: Pod) -> int:

@@ -22,6 +22,9 @@ from avatar_operator.kube.kinds import LEASES
 
 log = logging.getLogger(__name__)
 
+# Between looks at whether this process leads, while ``acting`` is set and the Lease is not held any more.
+STAND_BY_SECONDS = 0.2
+
 
 class OvertakenError(Exception):
     """Another one leads: what this process knows of its own doings is void, it ends and starts anew."""
@@ -106,7 +109,8 @@ class Leadership:
         while self.held:
             await asyncio.sleep(self._timings.renew)
             try:
-                ours = await asyncio.wait_for(self._try(), self._left())
+                async with asyncio.timeout(self._left()):
+                    ours = await self._try()
             except (ApiError, TimeoutError) as error:
                 log.warning("lease not renewed: %s", error or "the API server does not answer")
                 continue
@@ -119,7 +123,8 @@ class Leadership:
             return
         self._renewed = None
         try:
-            await asyncio.wait_for(self._give_up(self._seen), self._timings.deadline)
+            async with asyncio.timeout(self._timings.deadline):
+                await self._give_up(self._seen)
             log.info("released the lease")
         except (ApiError, TimeoutError) as error:
             log.warning("lease not released: %s", error)

@@ -12,15 +12,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
+import msgspec
 
+from avatar_operator.domain.media import MOST, MediaReport
 from avatar_operator.domain.view import Activity
 from avatar_operator.runtimes import http
 from avatar_operator.runtimes.http import UNREACHABLE, base_url
+
+from .stun import answering
 
 log = logging.getLogger(__name__)
 
 # Whether a starting runtime serves is asked again soon.
 READY_TIMEOUT = 1.0
+
+
+class _Opened(msgspec.Struct):
+    """What a runtime says of the UDP ports that it has opened for a probe; ``transaction``: 24 hex digits."""
+
+    told: tuple[str, ...] = ()
+    transaction: str = ""
+    relay: str = ""
+    relayed: bool = False
 
 
 class RuntimeProbe:
@@ -59,7 +72,8 @@ class RuntimeProbe:
         """Whether ``path`` is answered with 2xx or 3xx; without a path, whether the port is open."""
         try:
             if not path:
-                _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), READY_TIMEOUT)
+                async with asyncio.timeout(READY_TIMEOUT):
+                    _, writer = await asyncio.open_connection(host, port)
                 writer.close()
                 return True
             timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT)
@@ -81,6 +95,22 @@ class RuntimeProbe:
         except UNREACHABLE as error:
             return f"{url}: {type(error).__name__} {error}".strip()
         return ""
+
+    async def media(self, host: str, port: int) -> MediaReport:
+        """Whether UDP reaches the runtime at ``host:port`` where it says that its peers should send it."""
+        url = f"{base_url(host, port)}/api/admin/media"
+        try:
+            answer = await http.ask(self._session, "POST", url, {"open": True})
+            now = datetime.now(UTC)
+            data = answer.get("data") if answer is not None else None
+            if not isinstance(data, dict):
+                return MediaReport(now, supported=False)
+            opened = msgspec.convert(data, _Opened)
+            told = opened.told[:MOST]
+            answered = await answering(told, bytes.fromhex(opened.transaction))
+            return MediaReport(now, told, answered, opened.relay, opened.relayed)
+        except (*UNREACHABLE, ValueError) as error:
+            return MediaReport(datetime.now(UTC), error=f"{url}: {type(error).__name__} {error}".strip())
 
 
 def _gpus(health: dict[str, Any]) -> tuple[str, ...] | None:

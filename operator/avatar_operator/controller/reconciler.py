@@ -23,7 +23,7 @@ from .budgets import Budgets
 from .executor import Executor, Memory
 from .gate import Later
 from .keys import AvatarKey, GpuNodeKey, Key, PoolKey
-from .leader import Alone, Leadership
+from .leader import STAND_BY_SECONDS, Alone, Leadership
 from .metrics import Metrics
 from .queue import WorkQueue
 from .store import Store
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 # A plan that asks for more passes than this chases its own tail; it continues after a pause.
 MAX_PASSES = 12
-STAND_BY_SECONDS = 0.2
 # A pool's status and queue positions follow its instances at this distance at most.
 POOL_PERIOD_SECONDS = 2.0
 

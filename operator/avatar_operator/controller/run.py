@@ -220,7 +220,8 @@ async def _load(resync: Resync, stop: asyncio.Event) -> bool:
         except ApiError as error:
             log.warning("cannot list yet: %s; again in %.1f s", error, delay)
             try:
-                await asyncio.wait_for(stop.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await stop.wait()
             except TimeoutError:
                 delay = min(AGAIN_SECONDS, delay * 2)
         else:

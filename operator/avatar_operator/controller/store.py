@@ -195,6 +195,14 @@ class Store:
             self._let_go(pool, port, f"reserved by {group.id}")
         self._place(group)
 
+    def expect_pod(self, group: GroupKey, pool: PoolKey, port: int) -> None:
+        """Hold ``port`` while its pod is on the way to the API server: the claim may be deleted by hand meanwhile."""
+        self._hold(pool, port, f"pod of {group.id}")
+
+    def pod_came(self, group: GroupKey, pool: PoolKey, port: int) -> None:
+        """The pod has arrived (and holds its port itself now) or was refused."""
+        self._let_go(pool, port, f"pod of {group.id}")
+
     def quarantine(self, namespace: str, port: int) -> None:
         """Keep a port out of use: something that is not ours sits on it."""
         self._taken[namespace].add(port, _QUARANTINE)

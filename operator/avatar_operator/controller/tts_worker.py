@@ -27,12 +27,13 @@ from avatar_operator.domain.tts_view import (
     TtsKey,
 )
 from avatar_operator.kube.client import KubeClient, Resource
-from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
+from avatar_operator.kube.errors import AlreadyExistsError, RejectedError
 from avatar_operator.kube.events import Recorder
 from avatar_operator.kube.kinds import DEPLOYMENTS, ENGINES, SERVICES
 
 from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .metrics import Metrics
+from .patched import take_in
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -147,26 +148,14 @@ class TtsWorker:
         given = body.get("metadata")
         patch = {**body, "metadata": {**(given if isinstance(given, dict) else {})}}
         patch["metadata"] |= {"uid": meta.uid, "resourceVersion": meta.resource_version}  # type: ignore[operator]
-        try:
-            raw = await self._client.merge_patch(SERVICES, meta.namespace, meta.name, patch)
-            self._store.apply(msgspec.json.decode(raw, type=Service))
-        except NotFoundError:
-            self._store.remove(Service, meta.namespace, meta.name, meta.uid, meta.resource_version)
-        except ConflictError:
-            raw = await self._client.get(SERVICES, meta.namespace, meta.name)
-            self._store.apply(msgspec.json.decode(raw, type=Service))
+        patching = self._client.merge_patch(SERVICES, meta.namespace, meta.name, patch)
+        await take_in(self._client, self._store, SERVICES, Service, meta, patching)
 
     async def _patch_deployment(self, deployment: Deployment, operations: list[dict[str, object]]) -> None:
         meta = deployment.metadata
         seen = {"op": "replace", "path": "/metadata/resourceVersion", "value": meta.resource_version}
-        try:
-            raw = await self._client.json_patch(DEPLOYMENTS, meta.namespace, meta.name, [seen, *operations])
-            self._store.apply(msgspec.json.decode(raw, type=Deployment))
-        except NotFoundError:
-            self._store.remove(Deployment, meta.namespace, meta.name, meta.uid, meta.resource_version)
-        except ConflictError:
-            raw = await self._client.get(DEPLOYMENTS, meta.namespace, meta.name)
-            self._store.apply(msgspec.json.decode(raw, type=Deployment))
+        patch = self._client.json_patch(DEPLOYMENTS, meta.namespace, meta.name, [seen, *operations])
+        await take_in(self._client, self._store, DEPLOYMENTS, Deployment, meta, patch)
 
     async def _confirm(self, key: TtsKey, action: ConfirmEngine) -> None:
         """Everything that is written by now fits on the GPU, or the reservation is taken back."""
@@ -191,18 +180,15 @@ class TtsWorker:
 
     async def _say(self, key: TtsKey, action: SayEngine) -> None:
         meta = action.engine.metadata
-        body = {"metadata": {"uid": meta.uid}, "status": action.status}
-        try:
-            raw = await self._client.merge_patch(ENGINES, meta.namespace, meta.name, body, "status")
-        except (NotFoundError, ConflictError):
-            self._store.remove(TtsEngine, meta.namespace, meta.name, meta.uid, meta.resource_version)
+        body = {"metadata": {"resourceVersion": meta.resource_version}, "status": action.status}
+        patch = self._client.merge_patch(ENGINES, meta.namespace, meta.name, body, "status")
+        if not await take_in(self._client, self._store, ENGINES, TtsEngine, meta, patch):
             return
         now = datetime.now(UTC)
         hints = self._hints[key]
         if action.status.get("phase") == "Stopped":
             hints = replace(hints, confirmed="")
         self._hints[key] = replace(hints, said_at=now)
-        self._store.apply(msgspec.json.decode(raw, type=TtsEngine))
         self._metrics.tts.observe(action.engine, action.status, now)
         for event in action.events:
             self._recorder.record("TTSEngine", meta, event)

@@ -118,10 +118,10 @@ class MarkInUse:
 
 @dataclass(frozen=True, slots=True)
 class PatchStatus:
-    """Merge-PATCH the status of an instance.
+    """Set fields of the status of an instance (None removes), each whole.
 
     With ``exact`` the patch carries the resourceVersion that the plan saw, so
-    that a client who arrived meanwhile wins (409, plan again).
+    that a client who arrived meanwhile wins (409, plan again); without it the UID alone.
     """
 
     instance: Instance
@@ -157,6 +157,14 @@ class ProbeReady:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeMedia:
+    """Have the runtime in ``pod`` open UDP ports, and ask there whether they can be reached."""
+
+    pod: Pod
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetDraining:
     """Tell the runtime in ``pod`` to refuse new offers, or to take them again."""
 
@@ -180,6 +188,7 @@ Action = (
     | PatchStatus
     | DeleteInstance
     | ProbeActivity
+    | ProbeMedia
     | ProbeReady
     | SetDraining
 )

@@ -13,10 +13,11 @@ from .assigned import released
 from .clock import floor
 from .idle import Clock
 from .resources import LastTermination
-from .serving import WHY_DRAINING, Case, age_limit, awaited, group_timeout, outdated, say_running
+from .serving import WHY_DRAINING, Case, awaited, group_timeout, outdated, say_running, too_old
 from .settings import resolve
 from .status import ASLEEP, NO_POD, Desired, say
 from .upkeep import protect
+from .view import Activity
 
 
 def drain(case: Case, result: Plan) -> None:
@@ -24,7 +25,7 @@ def drain(case: Case, result: Plan) -> None:
     runtime, reason = case.view.runtime, case.server.status.reason
     patient = reason == "MaxAge"
     used = case.counted or (reason in ("Idle", "Unclaimed") and awaited(case))
-    if reason not in WHY_DRAINING or (patient and not _is_too_old(case)) or (used and not patient):
+    if reason not in WHY_DRAINING or (patient and not too_old(case)) or (used and not patient):
         _call_off(case, result)
         return
     if runtime.draining is not True or runtime.told_at is None or (patient and _forgot(case)):
@@ -32,30 +33,21 @@ def drain(case: Case, result: Plan) -> None:
         return
     if case.settings.count_from_runtime:
         seen = runtime.activity
-        if seen is None or seen.at < runtime.told_at or (patient and _look_again(case, result)):
+        if seen is None or seen.at < runtime.told_at or (patient and _look_again(case, seen, result)):
             result.actions.append(ProbeActivity(case.pod, case.port))
             return
-        if seen.sessions is None or seen.sessions > 0:
-            if not patient:
-                _call_off(case, result)
-                return
-            if seen.sessions is not None and seen.sessions != case.server.status.observed_sessions:
-                _say_draining(case, seen.sessions, result)
-            protect(case, group_timeout(case), result)
-            return
-    if case.counted:
+        used = used or seen.sessions != 0
+        if patient and seen.sessions and seen.sessions != case.server.status.observed_sessions:
+            _say_draining(case, seen.sessions, result)
+    if used and patient:
         protect(case, group_timeout(case), result)
-        return
-    if reason == "Outdated" or (patient and not group_timeout(case)):
+    elif used:
+        _call_off(case, result)
+    elif reason == "Outdated" or (patient and not group_timeout(case)):
         # One that is never collected for being idle is there to stay: it gets a new pod.
         _replace(case, result)
     else:
         _collect(case, result)
-
-
-def _is_too_old(case: Case) -> bool:
-    limit = age_limit(case)
-    return limit is not None and case.view.now >= limit
 
 
 def _forgot(case: Case) -> bool:
@@ -67,11 +59,8 @@ def _forgot(case: Case) -> bool:
     return case.view.now >= runtime.told_at + timedelta(seconds=case.beat)
 
 
-def _look_again(case: Case, result: Plan) -> bool:
+def _look_again(case: Case, seen: Activity, result: Plan) -> bool:
     """Whether it is time to ask again who is there still: once a beat."""
-    seen = case.view.runtime.activity
-    if seen is None:
-        return True
     again = seen.at + timedelta(seconds=case.beat)
     result.wake_at(again)
     return case.view.now >= again
@@ -88,7 +77,7 @@ def _call_off(case: Case, result: Plan) -> None:
 
     Both at once, so that the decision cannot be lost in between. Should this
     process die before the runtime hears of it, the next look at a runtime that
-    still drains tells it (see _in_service).
+    still drains tells it (see serving.serve).
     """
     runtime, now = case.view.runtime, case.view.now
     if runtime.draining is not False:

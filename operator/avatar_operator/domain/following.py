@@ -28,6 +28,7 @@ def follow(view: GroupView, members: list[Instance], result: Plan, pod: Pod | No
                     "webrtcUrl": status.webrtc_url,
                     "node": status.node,
                     "gpu": status.gpu,
+                    "media": status.media,
                     "podName": status.pod_name,
                     "readyTime": status.ready_time,
                     "sharedWith": server.metadata.name,

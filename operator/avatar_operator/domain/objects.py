@@ -10,6 +10,7 @@ import msgspec
 
 from . import devices, eviction, names
 from .actions import Json
+from .network import environment, secret_volume, udp_window
 from .placement import Placement
 from .resources import Instance, Pod, Pool, Probes, Runtime, Service, ServiceSpec
 from .settings import Settings
@@ -184,7 +185,7 @@ def template_hash(body: Json) -> str:
 
 def _pod_spec(pool: Pool, settings: Settings, port: int) -> Json:
     runtime, network = pool.spec.runtime, pool.spec.network
-    volumes, mounts = _avatar_volume(settings, runtime)
+    volumes, mounts = (a + b for a, b in zip(_avatar_volume(settings, runtime), secret_volume(pool), strict=True))
     host = network.mode == "HostNetwork"
     spec: Json = {
         "containers": [_container(pool, settings, port, [*runtime.volume_mounts, *mounts])],
@@ -228,6 +229,7 @@ def _container(pool: Pool, settings: Settings, port: int, mounts: list[Json]) ->
             {"name": "AVATAR_PORT", "value": str(port)},
             # Not a flag: LiveTalking refuses flags that it does not know.
             {"name": "AVATAR_DRAIN_SECONDS", "value": str(pool.spec.termination.drain_seconds)},
+            *environment(pool),
             *runtime.env,
         ],
         "ports": ports,
@@ -287,14 +289,6 @@ def _pod_security(pool: Pool, port: int) -> Json:
         sysctl = {"name": "net.ipv4.ip_local_port_range", "value": value}
         context["sysctls"] = [*context.get("sysctls", []), sysctl]
     return context
-
-
-def udp_window(pool: Pool, port: int) -> range:
-    """The UDP ports of the instance on ``port`` in HostPort mode (runtime research 3.5)."""
-    network = pool.spec.network
-    slot = port - pool.spec.ports.base
-    start = network.udp_port_base + slot * network.udp_ports_per_instance
-    return range(start, start + network.udp_ports_per_instance)
 
 
 def _avatar_volume(settings: Settings, runtime: Runtime) -> tuple[list[Json], list[Json]]:

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 from . import flow as flows
 from . import leak as leaks
+from . import media as ways
 from . import objects
-from .actions import Event, Json, Plan, ProbeActivity, ProbeReady, SetDraining
+from .actions import Event, Json, Plan, ProbeActivity, ProbeMedia, ProbeReady, SetDraining
 from .assigned import condition, gpu_status
 from .clock import ceil, floor
 from .idle import Clock, look, patience_ends
@@ -102,6 +103,8 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
         "queuePosition": None,
         "retryTime": None,
         "sharedWith": None,
+        # The idle clock stops while nobody could use it, and starts anew when it serves again.
+        "idleDeadline": None,
     }
     conditions = (
         ("PortClaimed", "True", "Claimed", f"Service {pod.metadata.name}"),
@@ -147,12 +150,13 @@ def serve(case: Case, result: Plan) -> None:
     if runtime.draining or (runtime.activity is not None and runtime.activity.draining):
         # Left over from a drain that was called off, perhaps by another process.
         result.actions.append(SetDraining(case.pod, case.port, draining=False))
+    timeout = group_timeout(case)
     clock = look(
         case.server.status,
         case.counted,
         runtime.activity,
         case.view.now,
-        timeout=group_timeout(case),
+        timeout=timeout,
         claim_timeout=case.pool.spec.idle.claim_timeout_seconds,
         beat=case.beat,
         ask_runtime=case.settings.count_from_runtime,
@@ -161,13 +165,16 @@ def serve(case: Case, result: Plan) -> None:
     result.wake_at(clock.next_look)
     leak = _leak(case)
     result.wake_at(leak.next_look)
+    old = too_old(case)
+    if not old:
+        result.wake_at(age_limit(case))
     running = case.server.status.phase == "Running"
     seen = runtime.activity
     if seen is not None and seen.sessions is None and give_up_on_media(case, media_of(case), result):
         return
     if running and leak.correct:
         _correct_count(case, result)
-    elif running and _too_old(case, result):
+    elif running and old:
         _begin_drain(case, "MaxAge", result)
     elif running and clock.collect:
         _begin_drain(case, "Unclaimed" if clock.unclaimed else "Idle", result)
@@ -181,8 +188,25 @@ def serve(case: Case, result: Plan) -> None:
         ask = leak.probe or _ask_for_gpus(case, result)
         if running and ask:
             probe_once(case, result)
+        if running:
+            _probe_media(case, result)
     if running:
-        protect(case, group_timeout(case), result)
+        protect(case, timeout, result)
+
+
+def _media_known(case: Case) -> bool:
+    """Whether status tells more of the pod's media than this process, which has not probed it yet."""
+    told = case.server.status
+    return case.view.runtime.media is None and told.phase == "Running" and told.media is not None
+
+
+def _probe_media(case: Case, result: Plan) -> None:
+    """Find out, from time to time, whether peers reach the media."""
+    due = ways.next_probe(case.pool, case.view.runtime.media, case.view.now)
+    if due is not None and due <= case.view.now:
+        result.actions.append(ProbeMedia(case.pod, case.port))
+    else:
+        result.wake_at(due)
 
 
 def _ask_for_gpus(case: Case, result: Plan) -> bool:
@@ -272,6 +296,9 @@ def say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, s
         "idleDeadline": ceil(clock.deadline) if clock.deadline else None,
         "lastActivityTime": floor(clock.last_activity) if clock.last_activity else None,
     }
+    if not _media_known(case):
+        fields["media"] = ways.status(pool, pod, case.port, case.view.runtime.media)
+        conditions.append(ways.condition(pool, pod, case.view.runtime.media))
     drop = [*(["GPUAssigned"] if assigned is None else []), *([flows.CONDITION] if media.drop else [])]
     desired = Desired("Running", "Serving", "", fields, tuple(conditions), tuple(drop))
     case.say(desired, result, _became(server, pod, url) or _no_gpu(server, assigned) or media.event)
@@ -309,7 +336,7 @@ def webrtc_url(pool: Pool, pod: Pod, port: int) -> str:
     """Where clients post their offer: the pool's external host, the Service, or the node."""
     network = pool.spec.network
     host = network.external_host
-    if not host and network.mode == "Pod":
+    if not host and network.mode in ("Pod", "Relay"):
         host = f"{pod.metadata.name}.{pod.metadata.namespace}.svc"
     host = host or pod.status.host_ip or pod.spec.node_name
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/offer"
@@ -337,12 +364,10 @@ def age_limit(case: Case) -> datetime | None:
     return created + timedelta(seconds=limit) if limit and created is not None else None
 
 
-def _too_old(case: Case, result: Plan) -> bool:
+def too_old(case: Case) -> bool:
+    """Whether the pod has reached that age."""
     limit = age_limit(case)
-    if limit is None or case.view.now >= limit:
-        return limit is not None
-    result.wake_at(limit)
-    return False
+    return limit is not None and case.view.now >= limit
 
 
 def group_timeout(case: Case) -> int:

@@ -21,8 +21,18 @@ def ice_servers(servers: list[IceServer], user: str, secret: bytes | None, ttl: 
         return servers
     name = f"{int(now.timestamp()) + ttl}:{hashlib.sha256(user.encode()).hexdigest()[:16]}"
     password = base64.b64encode(hmac.new(secret, name.encode(), hashlib.sha1).digest()).decode()
-    return [IceServer(urls=s.urls, username=name, credential=password) if _wants_credentials(s) else s for s in servers]
+    return [IceServer(urls=s.urls, username=name, credential=password) if wants_credentials(s) else s for s in servers]
 
 
-def _wants_credentials(server: IceServer) -> bool:
-    return not server.username and any(u.startswith(("turn:", "turns:")) for u in server.urls)
+def relays(servers: list[IceServer]) -> bool:
+    """Whether a TURN server is among ``servers``."""
+    return any(_is_turn(s) for s in servers)
+
+
+def wants_credentials(server: IceServer) -> bool:
+    """Whether it is a TURN server without credentials of its own."""
+    return not server.username and _is_turn(server)
+
+
+def _is_turn(server: IceServer) -> bool:
+    return any(u.startswith(("turn:", "turns:")) for u in server.urls)

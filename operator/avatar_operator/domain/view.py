@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from .gpunode import GpuReport
+from .media import MediaReport
 from .placement import Placement
 from .ports import Admission
 from .resources import Avatar, Instance, Pod, Pool, Service
@@ -59,6 +60,7 @@ class RuntimeView:
     ``asked_at``, ``answered_at``: when it was last asked whether it serves, and last did.
     ``known_since``: since when this process has known of the pod. ``used_at``:
     when somebody was last counted in its instances. ``frames``: see flow.
+    ``media``: the last probe of its media.
     """
 
     activity: Activity | None = None
@@ -69,6 +71,7 @@ class RuntimeView:
     known_since: datetime | None = None
     used_at: datetime | None = None
     frames: FrameMark | None = None
+    media: MediaReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,14 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from .errors import BusyError, NotFoundError, RejectedError, from_status
+from .errors import BusyError, ConflictError, NotFoundError, RejectedError, from_status
 
 Json = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+# How the API server refuses a JSON patch with an operation that does not fit the object, a test among them.
+NOT_APPLICABLE = "the server rejected our request due to an error in our request"
 # JSON is YAML, too.
 APPLY_PATCH = "application/apply-patch+yaml"
 # A metadata-only list: all that a resync compares, at a tenth of the cost.
@@ -196,6 +198,23 @@ class KubeClient:
             headers={"Content-Type": JSON_PATCH},
         )
 
+    async def patch_status(self, resource: Resource, namespace: str, name: str, uid: str, status: Json) -> bytes:
+        """Set fields of .status, whole each (None removes), of the custom resource with that ``uid`` and a status.
+
+        Raises ConflictError when another one has its name, or it has no status. Of a merge patch to this subresource
+        the API server takes the status alone: a metadata.uid in it is not held against the object's.
+        """
+        path = resource.path(namespace, name, "status")
+        headers = {"Content-Type": JSON_PATCH}
+        try:
+            return await self._request("PATCH", resource, path, body=status_operations(uid, status), headers=headers)
+        except RejectedError as error:
+            if error.status == 422 and error.message.startswith(NOT_APPLICABLE):
+                raise ConflictError(
+                    409, "Conflict", f"{resource.plural} {name} is not the one with UID {uid}"
+                ) from error
+            raise
+
     async def apply(
         self, resource: Resource, namespace: str, name: str, body: Json, *, manager: str, subresource: str = ""
     ) -> bytes:
@@ -273,6 +292,27 @@ class KubeClient:
             raise BusyError(0, "Unreachable", text) from error
         finally:
             self._observe(verb, resource.plural, code, time.monotonic() - began)
+
+
+def status_operations(uid: str, status: Json) -> list[Json]:
+    """The JSON patch that sets fields of .status (None removes) if the object is that of ``uid``."""
+    result: list[Json] = [{"op": "test", "path": "/metadata/uid", "value": uid}]
+    for name, value in status.items():
+        path = f"/status/{name}"
+        result.append({"op": "add", "path": path, "value": _present(value)})
+        if value is None:
+            # Removing what is not there would fail; it is, from the line before on.
+            result.append({"op": "remove", "path": path})
+    return result
+
+
+def _present(value: Any) -> Any:
+    """Without fields that are None, at any depth: the schema takes no nulls."""
+    if isinstance(value, dict):
+        return {name: _present(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [_present(inner) for inner in value]
+    return value
 
 
 def _status_body(content: bytes) -> Json:

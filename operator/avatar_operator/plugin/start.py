@@ -205,9 +205,10 @@ async def _until_ready(link: Link, ask: Ask, item: Instance, console: Console) -
                     last = text
                 if now >= until:
                     raise _late(current, ask.timeout, text)
+                left = max(0.01, (until - now).total_seconds())
                 with contextlib.suppress(TimeoutError):
-                    left = max(0.01, (until - now).total_seconds())
-                    await asyncio.wait_for(changed.wait(), min(BEAT_SECONDS, left))
+                    async with asyncio.timeout(min(BEAT_SECONDS, left)):
+                        await changed.wait()
 
 
 @contextlib.asynccontextmanager

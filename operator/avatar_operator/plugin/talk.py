@@ -41,6 +41,8 @@ MEDIA = {
     "network.udpPortBase): open it in the firewall",
     "Pod": "this machine must reach the pod's own address (the pool's network.mode is Pod): talk from inside the "
     "cluster, route the pod network here, or have clients use a TURN relay (network.iceServers)",
+    "Relay": "clients of this pool go through its TURN servers (network.mode is Relay), and this command does not: "
+    "talk from inside the cluster, or in a browser",
 }
 
 

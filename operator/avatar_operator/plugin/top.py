@@ -86,9 +86,9 @@ class Copies:
 
     async def synced(self) -> None:
         """Wait until everything was read once; Stop when that takes too long."""
-        waits = asyncio.gather(*(copy.synced.wait() for copy in self.all))
         try:
-            await asyncio.wait_for(waits, FIRST_LOOK_SECONDS)
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await asyncio.gather(*(copy.synced.wait() for copy in self.all))
         except TimeoutError:
             trouble = next((copy.trouble for copy in self.all if copy.trouble), "no answer")
             raise Stop(f"the API server does not tell after {FIRST_LOOK_SECONDS:.0f} s: {trouble}") from None

@@ -1,0 +1,404 @@
+"""Many instances on idle nodes: rates against a plain client, and what the operator costs while they run.
+
+    python -m bench.fleet [--sizes 100,1000,5000] [--out FILE]
+
+On a cluster of its own (`fleet`: control plane and kwok nodes). For each size, with an operator started for it:
+
+- **create**: so many AvatarInstances at once by a client with 40 requests in flight, until each is Running; against as
+  many pairs of Service and Pod by the same client, until each Pod is Ready (1,000 pairs at most). Beside the rates:
+  writes to the API server per instance, everybody's, and conflicts.
+- **patches**: a backend that patches `connections` of all of them in turn, 40 in flight: with the operator and, while
+  it is stopped, without. The reaction is the time from the answer to a single patch, 20 a second being sent, until the
+  operator has written what follows from it (idleDeadline).
+- **rest**: CPU and memory of the operator while nothing happens.
+- **restart**: killed and started; until ready, until every instance was looked through, and the reaction meanwhile.
+- **idle**: each instance's deadline differs; how much later than its deadline it is deleted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import uvloop
+
+from avatar_operator.domain.resources import Avatar, Pool
+from avatar_operator.kube import credentials
+from bench.cold_start import by_hand
+from bench.figures import Json, Kind, conflicts, cpu_seconds, memory_mib, requests, spread, where, writes
+from tests.support.api import Api, Refused, until
+from tests.support.cluster import OwnCluster
+from tests.support.operator import Operator
+from tests.support.world import World
+
+IN_FLIGHT = 40
+PAIRS = 1000
+FIRST_PORT = 20000
+PATCH_SECONDS = 15.0
+REACTIONS = 200
+REACTIONS_PER_SECOND = 20.0
+REST_SECONDS = 30.0
+# Their deadlines are spread over so many seconds; the first comes so long after the last patch.
+IDLE_SECONDS = 60
+LIMIT_SECONDS = 1800.0
+NEVER = 36000
+
+
+@dataclass
+class Following:
+    """What a watch of the instances has told: each one's status, and when something happened (monotonic seconds)."""
+
+    statuses: dict[str, Json] = field(default_factory=dict)
+    gone: dict[str, datetime] = field(default_factory=dict)
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def follow(self, api: Api, namespace: str) -> None:
+        """Until cancelled."""
+        async for event in api.watch("avatarinstances", namespace):
+            item = event["object"]
+            name = item["metadata"]["name"]
+            async with self.news:
+                if event["type"] == "DELETED":
+                    self.gone[name] = datetime.now(UTC)
+                else:
+                    self.statuses[name] = item.get("status", {})
+                self.news.notify_all()
+
+    async def until(self, what: str, good: Callable[[], bool], timeout: float = LIMIT_SECONDS) -> None:
+        """Wait for something that follows from what was told."""
+        try:
+            async with asyncio.timeout(timeout), self.news:
+                await self.news.wait_for(good)
+        except TimeoutError:
+            raise AssertionError(f"waited {timeout:.0f} s for {what}") from None
+
+
+class Fleet:
+    """``count`` instances in a namespace of their own, each of an avatar of its own."""
+
+    def __init__(self, own: OwnCluster, api: Api, operator: Operator, namespace: str, count: int) -> None:
+        self.own, self.api, self.operator, self.namespace = own, api, operator, namespace
+        self.world = World(api, namespace)
+        self.names = [f"a{number}" for number in range(count)]
+        self.seen = Following()
+
+    @property
+    def pid(self) -> int:
+        assert self.operator.process is not None
+        return self.operator.process.pid
+
+    async def prepare(self) -> None:
+        """The pool and the avatars."""
+        count = len(self.names)
+        await self.world.pool(
+            ports={"base": FIRST_PORT, "count": count},
+            maxInstances=count,
+            idle={"timeoutSeconds": NEVER},
+            queue={"maxLength": 10000},
+        )
+        await at_once(self.world.avatar(name) for name in self.names)
+
+    async def asked(self) -> Counter[Kind]:
+        """What the API server was asked so far."""
+        return requests(await page(self.own.kubeconfig))
+
+    # ---- create ----------------------------------------------------------------------
+
+    async def pairs(self) -> float:
+        """Pairs of Service and Pod a second, by hand."""
+        names = [f"by-hand-{number}" for number in range(min(len(self.names), PAIRS))]
+        ready: set[str] = set()
+        done = asyncio.Event()
+
+        async def look() -> None:
+            async for event in self.api.watch("pods", self.namespace):
+                item = event["object"]
+                conditions = item.get("status", {}).get("conditions", [])
+                if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+                    ready.add(item["metadata"]["name"])
+                if ready.issuperset(names):
+                    done.set()
+
+        pool = msgspec.convert(await self.api.get("avatarpools", self.namespace, "default"), Pool)
+        avatar = msgspec.convert(await self.api.get("avatars", self.namespace, self.names[0]), Avatar)
+
+        async def one(name: str) -> None:
+            body, service = by_hand(pool, avatar, name)
+            await self.api.create("services", self.namespace, service)
+            await self.api.create("pods", self.namespace, body)
+
+        async with running(look()), asyncio.timeout(LIMIT_SECONDS):
+            began = time.monotonic()
+            await at_once(one(name) for name in names)
+            await done.wait()
+            took = time.monotonic() - began
+        await at_once(self.api.delete(kind, self.namespace, name) for name in names for kind in ("pods", "services"))
+        await until(
+            "the pairs being gone", lambda: self.api.list("pods", self.namespace), lambda left: not left, 300, 0.5
+        )
+        return len(names) / took
+
+    async def create(self) -> Json:
+        """All instances at once, until each is Running."""
+        plain = await self.pairs()
+        before, used = await self.asked(), cpu_seconds(self.pid)
+        began = time.monotonic()
+        await at_once(self.world.instance(name, name) for name in self.names)
+        await self.seen.until("every instance being Running", lambda: self.in_phase("Running") == len(self.names))
+        took = time.monotonic() - began
+        used = cpu_seconds(self.pid) - used
+        await asyncio.sleep(2)
+        cost = await self.asked()
+        cost.subtract(before)
+        count = len(self.names)
+        written = writes(cost)
+        return {
+            "per_second": round(count / took, 1),
+            "pairs_per_second": round(plain, 1),
+            "ratio": round(count / took / plain, 2),
+            "operator_cpu_ms_per_instance": round(used / count * 1000, 2),
+            "writes_per_instance": round(written.total() / count, 2),
+            "writes_by_kind": {kind: round(n / count, 2) for kind, n in written.most_common(12)},
+            "conflicts_per_instance": round(conflicts(cost) / count, 3),
+        }
+
+    def in_phase(self, phase: str) -> int:
+        """How many are."""
+        return sum(status.get("phase") == phase for status in self.seen.statuses.values())
+
+    # ---- patches ---------------------------------------------------------------------
+
+    async def patches(self) -> Json:
+        """Rates with and without the operator, and how soon it reacts."""
+        used, began = cpu_seconds(self.pid), time.monotonic()
+        with_it, count = await self.patch_rate()
+        used = cpu_seconds(self.pid) - used
+        busy = used / (time.monotonic() - began)
+        await self.settled()
+        reactions = await self.reactions(REACTIONS)
+        self.operator.stop()
+        without, _ = await self.patch_rate()
+        await self.operator.start(120)
+        await self.settled()
+        return {
+            "per_second": round(with_it),
+            "without_operator_per_second": round(without),
+            "ratio": round(with_it / without, 2),
+            "operator_cores_busy": round(busy, 2),
+            "operator_cpu_ms_per_patch": round(used / count * 1000, 2),
+            "reaction_ms": spread(reactions),
+        }
+
+    async def patch_rate(self) -> tuple[float, int]:
+        """Patches of the count a second, and how many they were. At the end nobody is connected."""
+        turns = itertools.count()
+        connected: set[str] = set()
+        began = time.monotonic()
+
+        async def patch() -> None:
+            while time.monotonic() - began < PATCH_SECONDS:
+                name = self.names[next(turns) % len(self.names)]
+                # Each patch flips the count, so that it is news.
+                connected.symmetric_difference_update([name])
+                await self.world.connections(name, 1 if name in connected else 0)
+
+        await asyncio.gather(*(patch() for _ in range(IN_FLIGHT)))
+        took, count = time.monotonic() - began, next(turns)
+        await at_once(self.world.connections(name, 0) for name in connected)
+        return count / took, count
+
+    async def settled(self) -> None:
+        """Wait until what was patched has been looked at: nobody is connected, and each one's clock runs."""
+
+        def good() -> bool:
+            return all("idleDeadline" in s and not s.get("connections") for s in self.seen.statuses.values())
+
+        await self.seen.until("every instance's clock running", good, 300)
+
+    async def reactions(self, count: int, over: asyncio.Event | None = None) -> list[float]:
+        """Seconds from the answer to a patch until the idle clock stands, one instance after the other."""
+        took: list[float] = []
+        for name in itertools.islice(itertools.cycle(self.names), count):
+            if over is not None and over.is_set():
+                break
+            await self.world.connections(name, 1)
+            began = time.monotonic()
+            await self.seen.until(
+                f"{name} being in use",
+                lambda name=name: "idleDeadline" not in self.seen.statuses[name],  # type: ignore[misc]
+                120,
+            )
+            took.append(time.monotonic() - began)
+            await self.world.connections(name, 0)
+            await asyncio.sleep(1 / REACTIONS_PER_SECOND)
+        return took
+
+    # ---- rest, restart, idle -----------------------------------------------------------
+
+    async def rest(self) -> Json:
+        """Memory, and the share of a core while nothing happens."""
+        await asyncio.sleep(10)
+        used, began = cpu_seconds(self.pid), time.monotonic()
+        await asyncio.sleep(REST_SECONDS)
+        share = (cpu_seconds(self.pid) - used) / (time.monotonic() - began)
+        return {
+            "cpu_percent_of_a_core": round(share * 100, 2),
+            "rss_mib": round(memory_mib(self.pid), 1),
+            "rss_peak_mib": round(memory_mib(self.pid, "VmHWM"), 1),
+        }
+
+    async def restart(self) -> Json:
+        """Killed and started: seconds until ready and until all was looked through, and reactions in between."""
+        self.operator.kill()
+        began = time.monotonic()
+        self.operator.launch()
+        await self.operator.until_ready(300)
+        ready = time.monotonic() - began
+        through = asyncio.Event()
+
+        async def look() -> float:
+            while True:
+                looked = await self.operator.metric("avatar_operator_reconcile_seconds_count")
+                if looked >= len(self.names) and await self.operator.metric("avatar_operator_workqueue_depth") < 3:
+                    through.set()
+                    return time.monotonic() - began
+                await asyncio.sleep(0.25)
+
+        looking = asyncio.create_task(look())
+        reactions = await self.reactions(100000, through)
+        done = await looking
+        used = cpu_seconds(self.pid)
+        await self.settled()
+        return {
+            "ready_seconds": round(ready, 1),
+            "all_looked_through_seconds": round(done, 1),
+            "cpu_seconds": round(used, 1),
+            "reaction_ms": spread(reactions) if reactions else None,
+        }
+
+    async def idle(self) -> Json:
+        """How much later than its deadline each instance is deleted; deadlines spread over a minute."""
+        pool = {"spec": {"idle": {"timeoutSeconds": IDLE_SECONDS}}}
+        await at_once(self.world.connections(name, 1) for name in self.names)
+        statuses = self.seen.statuses
+        await self.seen.until(
+            "every idle clock standing", lambda: not any("idleDeadline" in s for s in statuses.values()), 300
+        )
+        await self.api.patch("avatarpools", self.namespace, "default", pool)
+        began = time.monotonic()
+
+        async def leave(number: int, name: str) -> None:
+            await asyncio.sleep(max(0.0, began + number * IDLE_SECONDS / len(self.names) - time.monotonic()))
+            await self.world.connections(name, 0)
+
+        await asyncio.gather(*(leave(number, name) for number, name in enumerate(self.names)))
+        await self.seen.until("every instance being gone", lambda: len(self.seen.gone) == len(self.names))
+        late = []
+        for name, when in self.seen.gone.items():
+            deadline = datetime.fromisoformat(statuses[name]["idleDeadline"])
+            late.append((when - deadline).total_seconds())
+        return {"late_ms": spread(late)}
+
+
+async def at_once(work: Iterable[Awaitable[object]], limit: int = IN_FLIGHT) -> None:
+    """All of it, so many in flight."""
+    slots = asyncio.Semaphore(limit)
+
+    async def one(item: Awaitable[object]) -> None:
+        async with slots:
+            await item
+
+    await asyncio.gather(*(one(item) for item in work))
+
+
+@contextlib.asynccontextmanager
+async def running(work: Awaitable[object]) -> AsyncIterator[None]:
+    """``work`` beside the block."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def page(kubeconfig: Path) -> str:
+    """The API server's own metrics."""
+    found = credentials.find(str(kubeconfig))
+    async with (
+        credentials.open_session(found, "bench") as session,
+        session.get(f"{found.server}/metrics", timeout=aiohttp.ClientTimeout(total=60)) as answer,
+    ):
+        return await answer.text()
+
+
+async def measure(own: OwnCluster, count: int) -> Json:
+    """The figures of one size."""
+    namespace = f"fleet-{secrets.token_hex(3)}"
+    with tempfile.TemporaryDirectory() as folder:
+        operator = Operator(own.kubeconfig, Path(folder) / "operator.log", (namespace,), ("--log-level=warning",))
+        async with Api(own.kubeconfig) as api:
+            await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+            try:
+                await operator.start()
+                fleet = Fleet(own, api, operator, namespace, count)
+                await fleet.prepare()
+                result: Json = {"instances": count}
+                async with running(fleet.seen.follow(api, namespace)):
+                    for name, step in (
+                        ("create", fleet.create),
+                        ("rest", fleet.rest),
+                        ("patches", fleet.patches),
+                        ("restart", fleet.restart),
+                        ("idle", fleet.idle),
+                    ):
+                        began = time.monotonic()
+                        result[name] = await step()
+                        took = time.monotonic() - began
+                        print(
+                            f"{count:6} {name} ({took:.0f} s): {json.dumps(result[name])}", file=sys.stderr, flush=True
+                        )
+                return result
+            finally:
+                operator.kill()
+                with contextlib.suppress(Refused):
+                    await api.delete("namespaces", "", namespace)
+
+
+async def campaign(sizes: list[int]) -> Json:
+    """The figures of all sizes, each on a cluster made for it: what was before would weigh on etcd."""
+    results = []
+    for size in sizes:
+        with OwnCluster("fleet", nodes=max(2, size // 500)).up() as own:
+            results.append(await measure(own, size))
+    return {"bench": "fleet", **where(), "sizes": results}
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="100,1000", help="instances, with commas (%(default)s)")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    text = json.dumps(uvloop.run(campaign([int(size) for size in options.sizes.split(",")])), indent=2)
+    if options.out:
+        options.out.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

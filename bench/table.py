@@ -1,0 +1,144 @@
+"""The figures as a table: what was asked for, what was measured, by which command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.figures import Json
+
+# Where a figure is in the results: names of fields, or for a list the last entry of that size or less.
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A figure that hardly depends on the machine, because both sides were measured in the same run."""
+
+    what: str
+    path: Path
+    low_is_good: bool = False
+
+
+RATIOS = (
+    Ratio("cold start over the pair by hand, kwok", ("cold_start", "ratio_p50"), low_is_good=True),
+    Ratio("cold start over the pair by hand, kubelet", ("cold_start_kubelet", "ratio_p50"), low_is_good=True),
+    Ratio("joins over many instances, of plain patches", ("joins", "many_ratio")),
+    Ratio("instances created at once, of pairs by a plain client", ("fleet", "create", "ratio")),
+    Ratio("patches with the operator, of those without", ("fleet", "patches", "ratio")),
+    Ratio("API writes per instance", ("fleet", "create", "writes_per_instance"), low_is_good=True),
+)
+
+
+def value(results: Json, path: Path) -> float | None:
+    """A figure; those of `fleet` are of its largest size up to 1,000. None where it was not measured."""
+    found: object = results
+    for name in path:
+        if not isinstance(found, dict) or name not in found:
+            return None
+        found = found[name]
+        if name == "fleet" and isinstance(found, dict):
+            sizes = [one for one in found["sizes"] if one["instances"] <= 1000]
+            found = sizes[-1] if sizes else None
+    return float(found) if isinstance(found, (int, float)) else None
+
+
+def markdown(results: Json) -> str:
+    """A page with the table of figures and the growth from size to size."""
+    lines = [
+        "# Figures",
+        "",
+        f"Measured at {results['commit']}, {results['machine']}, everything on one machine: API server, etcd,",
+        f"operator, and the clients that load it; load before the run {results['load']}."
+        + (" Small sizes (`make bench-quick`)." if results["quick"] else " `make bench` measures them again."),
+        "",
+        "| what | asked for | measured |",
+        "|---|---|---|",
+        *(f"| {what} | {asked} | {measured} |" for what, asked, measured in rows(results)),
+        "",
+        "## Growth",
+        "",
+        *growth(results["fleet"]["sizes"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def rows(results: Json) -> Iterator[tuple[str, str, str]]:
+    """What, the figure asked for, the figure measured."""
+    for key, node, asked in (
+        ("cold_start_kubelet", "real kubelet", "ratio ≤ 1.1, added p50 ≤ 100 ms"),
+        ("cold_start", "idle kwok node", "ratio ≤ 2"),
+    ):
+        if cold := results.get(key):
+            measured = (
+                f"p50 {cold['instance_ms']['p50']} ms against {cold['pair_ms']['p50']} ms: ratio {cold['ratio_p50']}, "
+                f"added {cold['added_p50_ms']} ms"
+            )
+            yield f"cold start against Service and Pod made by hand, {node}", asked, measured
+    joined = results["joins"]
+    yield (
+        "join through REST, warm instance",
+        "p50 ≤ 20 ms, p99 ≤ 100 ms",
+        f"p50 {joined['join_ms']['p50']} ms, p99 {joined['join_ms']['p99']} ms",
+    )
+    yield (
+        "joins over many instances, of plain status patches",
+        "≥ 0.8",
+        f"{joined['many_ratio']} ({_list(joined['many_rest_per_second'])} a second, "
+        f"{_list(joined['many_plain_per_second'])})",
+    )
+    yield (
+        f"{joined['hot_crowd']} joins at once on one instance",
+        "≥ 1,000 a second",
+        f"{_list(joined['hot_crowd_joins_per_second'])} a second",
+    )
+    for size in results["fleet"]["sizes"]:
+        yield from _of_size(size)
+
+
+def _of_size(size: Json) -> Iterator[tuple[str, str, str]]:
+    many, made, patched = f"{size['instances']:,}", size["create"], size["patches"]
+    yield (
+        f"{many} created at once, of the rate of pairs by a plain client",
+        "≥ 0.7, ≤ 12 writes each",
+        f"{made['ratio']} ({made['per_second']} a second, {made['pairs_per_second']}), {made['writes_per_instance']} "
+        f"writes each, {made['conflicts_per_instance']} conflicts",
+    )
+    yield (
+        f"backend patches of {many}, of the rate without the operator",
+        "≥ 0.8, reaction p99 ≤ 1 s",
+        f"{patched['ratio']} ({patched['per_second']} a second, {patched['without_operator_per_second']}), "
+        f"p99 {patched['reaction_ms']['p99']} ms",
+    )
+    yield (
+        f"operator with {many}: memory, idle CPU",
+        "≤ 300 MiB, ≤ 5 % of a core (5,000)",
+        f"{size['rest']['rss_mib']} MiB, {size['rest']['cpu_percent_of_a_core']} %",
+    )
+    yield (
+        f"restart with {many} until all is looked through",
+        "≤ 15 s (5,000)",
+        f"{size['restart']['all_looked_through_seconds']} s",
+    )
+    yield (
+        f"idle collection of {many} after each one's deadline",
+        "within 2 s",
+        f"p99 {size['idle']['late_ms']['p99'] / 1000:.2f} s, largest {size['idle']['late_ms']['max'] / 1000:.2f} s",
+    )
+
+
+def growth(sizes: list[Json]) -> Iterator[str]:
+    """How cost grows with the number of instances."""
+    yield "| instances | created a second | operator ms per instance | ms per patch | MiB | idle CPU | looked through |"
+    yield "|---|---|---|---|---|---|---|"
+    for size in sizes:
+        made, patched, rest = size["create"], size["patches"], size["rest"]
+        yield (
+            f"| {size['instances']:,} | {made['per_second']} | {made['operator_cpu_ms_per_instance']} | "
+            f"{patched['operator_cpu_ms_per_patch']} | {rest['rss_mib']} | {rest['cpu_percent_of_a_core']} % | "
+            f"{size['restart']['all_looked_through_seconds']} s |"
+        )
+
+
+def _list(numbers: list[float]) -> str:
+    return ", ".join(f"{number:,}" for number in numbers)

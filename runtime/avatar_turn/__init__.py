@@ -1,0 +1,1 @@
+"""Starts coturn as a relay between clients and the pods of avatars; all it reads is its environment."""

@@ -1,0 +1,94 @@
+"""HostPort and Relay on a real kubelet: media flows, by the addresses that status says, and the probes agree."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+
+from aiortc import RTCIceServer
+
+from avatar_client.session import AvatarSession
+from avatar_operator.domain import turn
+from avatar_operator.domain.resources import IceServer
+from tests.e2e.conftest import RELEASE, SYSTEM, pool_spec
+from tests.support.api import Json
+from tests.support.world import World, condition
+
+TURN_PORT = 3478
+
+
+async def serving(world: World, ports: int, network: Json) -> dict[str, Any]:
+    """Status of an instance of ada in a pool with that network, once it has been probed with success."""
+    await world.api.create(
+        "avatarpools",
+        world.namespace,
+        {
+            "apiVersion": "avatars.virtualtutor.io/v1alpha1",
+            "kind": "AvatarPool",
+            "metadata": {"name": "default"},
+            "spec": pool_spec(ports, network=network),
+        },
+    )
+    await world.avatar("ada")
+    await world.instance("one")
+    await world.phase("one", "Running", timeout=60)
+    return await world.until(
+        "one", "being reached", lambda s: s.get("media", {}).get("reachable") == "True", timeout=60
+    )
+
+
+def ways(session: AvatarSession) -> tuple[str, str]:
+    """Where the client's packets go, and by which kind of its own candidates."""
+    [ice] = {r.transport.transport for r in session.pc.getReceivers() if r.transport is not None}
+    [pair] = ice._connection._nominated.values()
+    return pair.remote_addr[0], pair.local_candidate.type
+
+
+async def test_host_port(world: World, ports: int) -> None:
+    window = ports * 3
+    status = await serving(world, ports, {"mode": "HostPort", "udpPortBase": window, "udpPortsPerInstance": 16})
+    [pod] = await world.pods()
+    node = pod["status"]["hostIP"]
+    assert pod["status"]["podIP"] != node
+    media = status["media"]
+    assert (media["mode"], media["host"], media["udpPortRange"]) == ("HostPort", node, f"{window}-{window + 15}")
+    assert [c for c in media["candidates"] if "." in c] == [node], media
+    assert condition(status, "MediaReachable")["status"] == "True"
+    async with AvatarSession.connect(status["webrtcUrl"], timeout=60) as session:
+        told = [line for line in session.pc.remoteDescription.sdp.splitlines() if line.startswith("a=candidate")]
+        assert node in [line.split()[4] for line in told]
+        assert pod["status"]["podIP"] not in [line.split()[4] for line in told], told
+        assert all(window <= int(line.split()[5]) < window + 16 for line in told), told
+        assert ways(session) == (node, "host")
+
+
+async def test_relay(world: World, ports: int) -> None:
+    """Through the chart's coturn, with credentials from its Secret; the pod probes that way, too."""
+    relay = (await world.api.list("pods", SYSTEM, "?labelSelector=app.kubernetes.io/component%3Dturn"))[0]
+    secret = await world.api.get("secrets", SYSTEM, f"{RELEASE}-avatar-operator-turn")
+    assert secret is not None
+    await world.api.create(
+        "secrets",
+        world.namespace,
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "turn"}, "data": secret["data"]},
+    )
+    uri = f"turn:{relay['status']['podIP']}:{TURN_PORT}?transport=udp"
+    network = {"mode": "Relay", "iceServers": [{"urls": [uri]}], "turnSecretRef": {"name": "turn"}}
+    status = await serving(world, ports, network)
+    assert status["media"]["mode"] == "Relay"
+    assert uri in status["media"]["message"]
+    [pod] = await world.pods()
+    name, password = credentials(secret["data"]["secret"])
+    url = f"http://{pod['status']['podIP']}:{ports}"
+    servers = [RTCIceServer(uri, name, password)]
+    async with AvatarSession.connect(url, timeout=60, ice_servers=servers, relay=True) as session:
+        assert ways(session) == (pod["status"]["podIP"], "relay")
+
+
+def credentials(secret: str) -> tuple[str, str]:
+    """What the REST API gives a client."""
+    [server] = turn.ice_servers(
+        [IceServer(urls=["turn:x"])], "somebody", base64.b64decode(secret), 600, datetime.now(UTC)
+    )
+    return server.username, server.credential

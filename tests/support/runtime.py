@@ -33,8 +33,6 @@ class FakeRuntime:
 
     port: int = 8615
     address: str = field(default_factory=own_address)
-    ports: int = 1
-    talks: bool = False
     sessions: int = 0
     late: int = 0
     looks: int = 0
@@ -43,6 +41,8 @@ class FakeRuntime:
     frames: int | None = None
     flowing: bool = True
     reach: str | None = None
+    ports: int = 1
+    talks: bool = False
     idle_since: float = field(default_factory=time.monotonic)
 
     async def __aenter__(self) -> Self:

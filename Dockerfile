@@ -3,7 +3,8 @@
 #
 # BASE is any Debian 12 (bookworm): the one from a registry, or one that images/build prepares from Debian's
 # packages. The final images start from scratch: they hold Python, the locked packages, our code, and no
-# package manager; a small shell is left for looking around with `kubectl exec`.
+# package manager; a small shell is left for looking around with `kubectl exec`. The operator's holds the web console
+# where scripts/console has built it: images/build sees to that, a `docker build` by hand comes after it.
 #
 # Three optional secrets carry what a build behind a proxy or a private mirror needs, and end up in no layer:
 # ca (a CA bundle, at /run/secrets/ca), pip (a pip.conf), apt (an apt.conf); the latter two may name the first.

@@ -12,7 +12,7 @@ ifneq ($(PROVIDER),)
 export DEVCLUSTER_PROVIDER := $(PROVIDER)
 endif
 
-.PHONY: help demo test e2e chaos check cluster images clean bootstrap lint types unit chart-lint generated format locks docs
+.PHONY: help demo test e2e chaos check cluster images console clean bootstrap lint types unit chart-lint generated format locks docs
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ cluster: ## a real one-node Kubernetes on this machine (python3 -m devcluster --
 
 images: ## build the three images and load them into the cluster
 	@tars=$$(images/build) && $(DEVCLUSTER) load-image $$tars
+
+console: ## build the web console into the API's package
+	@scripts/console
 
 clean: ## end the clusters and everything they left; caches outside the tree stay
 	@for name in avatar test test1 e2e chaos; do $(DEVCLUSTER) --name $$name down; done

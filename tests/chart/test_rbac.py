@@ -115,7 +115,9 @@ def test_the_apis_rights_are_what_its_code_calls(render: Render) -> None:
     needed = in_the_code("api") | copies
     assert len(needed) > 12
     values = ("api.enabled=true", "api.auth.mode=tokenreview", "api.turnSecretNames={turn}")
-    assert granted(render(*values), "demo-avatar-operator-api") == needed
+    console = reads(module.ENGINES, module.EVENTS, verbs=("list", "watch"))
+    assert granted(render(*values), "demo-avatar-operator-api") == needed | console
+    assert granted(render(*values, "api.console.enabled=false"), "demo-avatar-operator-api") == needed
 
 
 async def test_an_operator_with_nothing_but_its_account_does_its_work(

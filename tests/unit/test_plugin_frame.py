@@ -11,8 +11,9 @@ from avatar_operator.domain.gpunode import Alert, Reserved
 from avatar_operator.domain.resources import GpuStatus, Instance, PoolPortStatus, PoolStatus, Ports
 from avatar_operator.domain.resources import InstanceStatus as Status
 from avatar_operator.domain.tts import TtsEngine, TtsSpec, TtsStatus
+from avatar_operator.domain.vram import Vram, vram
 from avatar_operator.plugin.frame import Scene, lines
-from avatar_operator.plugin.vram import Vram, bar, vram
+from avatar_operator.plugin.vram import bar
 from tests.unit.builders import NAMESPACE, NOW, ago, bare_pod, condition, instance, later, meta, pool
 from tests.unit.gpu_builders import A0, A1, gpu, gpunode
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from avatar_operator import __version__
 
 from . import contract
+from .console import Console
 from .edge import INTERNAL, Edge, error_body, trail
 from .problems import Problem
 from .routes import Handler, Routes
@@ -23,7 +24,14 @@ from .signals import SignalRoutes
 _CODES = {404: "there is no such route", 405: "this route does not take this method"}
 
 
-def build(routes: Routes, signals: SignalRoutes, *, origins: Collection[str] = (), local: bool = False) -> ASGIApp:
+def build(
+    routes: Routes,
+    signals: SignalRoutes,
+    console: Console | None = None,
+    *,
+    origins: Collection[str] = (),
+    local: bool = False,
+) -> ASGIApp:
     """The whole application; ``local``: without authentication."""
     app = _application(
         {
@@ -48,6 +56,11 @@ def build(routes: Routes, signals: SignalRoutes, *, origins: Collection[str] = (
             "whep-end": signals.whep_end,
         }
     )
+    if console is not None:
+        # No part of the API that others build on.
+        app.add_route("/console", console.root, ["GET"], include_in_schema=False)
+        app.add_route("/console/live", console.live, ["GET"], include_in_schema=False)
+        app.add_route("/console/{path:path}", console.file, ["GET"], include_in_schema=False)
     return Edge(app, routes.metrics, origins, local=local)
 
 

@@ -29,10 +29,8 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 IN_FLIGHT_MOST = 6000
 INTERNAL = "internal error; its request id is {}"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_FIXED_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-)
+_FIXED_HEADERS = ((b"x-content-type-options", b"nosniff"),)
+_UNCACHED = (b"cache-control", b"no-store")
 _EXPOSED = b"X-Request-ID, Retry-After, Location, Link"
 
 
@@ -142,7 +140,10 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.code = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), *self.headers()]}
+            given = list(message.get("headers", ()))
+            # The console's files may be kept; what the API answers may not.
+            cached = () if any(name == b"cache-control" for name, _ in given) else (_UNCACHED,)
+            message = {**message, "headers": [*given, *cached, *self.headers()]}
         await self.send(message)
 
     def headers(self) -> Iterable[tuple[bytes, bytes]]:

@@ -24,8 +24,10 @@ from avatar_operator.process import http
 
 from . import app, runtimes
 from .auth import AuthConfigError, Authenticator, Bearer, Open, Roles, is_loopback
+from .console import Bundle, Console
 from .door import Door, Policy
 from .ends import Ends
+from .feed import Feed
 from .ice import Ice
 from .limits import Limiter, LocalLimiter, RedisLimiter
 from .metrics import ApiMetrics
@@ -82,6 +84,7 @@ class Options:
     redis_url: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    console: bool = True
 
 
 def check(options: Options) -> None:
@@ -160,7 +163,7 @@ class _Parts:
     ) -> None:
         self.options = options
         self.metrics = metrics
-        self.world = World(client, options.namespace)
+        self.world = World(client, options.namespace, console=options.console)
         rolls = Rolls(client, self.world.instances, metrics, _now)
         self.starts = Starts(client, self.world, rolls, metrics, _now)
         pods = Pods(client, options.namespace)
@@ -172,7 +175,13 @@ class _Parts:
         door = Door(authenticator, limiter, metrics, options.policy)
         routes = Routes(self.world, self.starts, self.ends, ice, door, metrics, options.policy, _now)
         signals = SignalRoutes(offers, runtimes_, door)
-        self.app = app.build(routes, signals, origins=options.origins, local=options.auth.mode == "none")
+        self.feed = Feed(self.world)
+        alone = options.auth.mode == "none"
+        console = None
+        if options.console:
+            pool = options.policy.pool
+            console = Console(self.feed, door, self.starts.closing, metrics, _now, pool, alone, Bundle.read())
+        self.app = app.build(routes, signals, console, origins=options.origins, local=alone)
         self.tasks: list[asyncio.Task[None]] = []
 
     # ---- health ----------------------------------------------------------------------
@@ -221,6 +230,7 @@ class _Parts:
             return
         server = _Server(self._config())
         self.tasks.append(asyncio.create_task(self.ends.sweep(), name="sweep"))
+        self.tasks.append(asyncio.create_task(self.feed.run(), name="console"))
         self.tasks.append(asyncio.create_task(self.peers.sweep(), name="peers"))
         if self.options.tls_certificate is not None:
             self.tasks.append(asyncio.create_task(self._follow_tls(server), name="tls"))
@@ -231,6 +241,7 @@ class _Parts:
         failed = "" if stop.is_set() else self.dead()
         # Those who wait hear at once that another replica must take over.
         self.starts.closing.set()
+        self.feed.wake()
         server.should_exit = True
         await serving
         if failed or not stop.is_set():

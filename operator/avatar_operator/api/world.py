@@ -8,25 +8,41 @@ from datetime import UTC, datetime
 from avatar_operator.domain import meaning
 from avatar_operator.domain import sessions as rules
 from avatar_operator.domain.gpunode import GpuNode
+from avatar_operator.domain.names import API_VERSION
 from avatar_operator.domain.resources import Avatar, Instance, Pool
+from avatar_operator.domain.told import Told
+from avatar_operator.domain.tts import TtsEngine
 from avatar_operator.kube.client import KubeClient
-from avatar_operator.kube.kinds import AVATARS, GPUNODES, INSTANCES, POOLS
+from avatar_operator.kube.kinds import AVATARS, ENGINES, EVENTS, GPUNODES, INSTANCES, POOLS
 from avatar_operator.kube.reflector import Reflector
 
 # An instance that nobody has told of for so long may be out of date (seconds): not ready.
 SILENCE_SECONDS = 180.0
 EPOCH = datetime.fromtimestamp(0, UTC)
 
+Copy = (
+    Reflector[Instance]
+    | Reflector[Pool]
+    | Reflector[Avatar]
+    | Reflector[GpuNode]
+    | Reflector[TtsEngine]
+    | Reflector[Told]
+)
+
 
 class World:
-    """Everything of one namespace, as the API server told it last."""
+    """Everything of one namespace, as the API server told it last; ``console``: what only the console shows, too."""
 
-    def __init__(self, client: KubeClient, namespace: str) -> None:
-        self.namespace = namespace
+    def __init__(self, client: KubeClient, namespace: str, *, console: bool = False) -> None:
+        self.namespace, self.console = namespace, console
         self.instances = Reflector(client, INSTANCES, Instance, namespace)
         self.pools = Reflector(client, POOLS, Pool, namespace)
         self.avatars = Reflector(client, AVATARS, Avatar, namespace)
         self.gpus = Reflector(client, GPUNODES, GpuNode, "", optional=True)
+        # For the console alone.
+        self.engines = Reflector(client, ENGINES, TtsEngine, namespace, optional=True)
+        about = f"involvedObject.apiVersion={API_VERSION}"
+        self.events = Reflector(client, EVENTS, Told, namespace, optional=True, fields=about)
         self._by_session: dict[str, set[str]] = {}
         self._leased: set[str] = set()
         self._attached: set[str] = set()
@@ -35,9 +51,15 @@ class World:
         self.avatars.listeners.append(self._index_avatars)
 
     @property
-    def reflectors(self) -> dict[str, Reflector[Instance] | Reflector[Pool] | Reflector[Avatar] | Reflector[GpuNode]]:
-        """All of them by name."""
-        return {"instances": self.instances, "pools": self.pools, "avatars": self.avatars, "gpus": self.gpus}
+    def reflectors(self) -> dict[str, Copy]:
+        """All that are followed, by name."""
+        found: dict[str, Copy] = {
+            "instances": self.instances,
+            "pools": self.pools,
+            "avatars": self.avatars,
+            "gpus": self.gpus,
+        }
+        return found | ({"engines": self.engines, "events": self.events} if self.console else {})
 
     async def synced(self) -> None:
         """Wait until everything was listed once."""

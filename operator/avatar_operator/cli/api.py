@@ -71,6 +71,7 @@ def api(
         Path | None, typer.Option(help="Certificate chain (PEM); read anew when renewed.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    console: Annotated[bool, typer.Option(help="Serve the web console at /console.")] = True,
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -116,6 +117,7 @@ def api(
             redis_url=redis_url,
             tls_certificate=tls_certificate,
             tls_key=tls_key,
+            console=console,
         )
         uvloop.run(run_api(options))
     except (CredentialsError, AuthConfigError, ValueError) as error:

@@ -11,12 +11,14 @@ from rich.text import Text
 
 from avatar_operator.domain.gpunode import GpuNode, GpuReport
 from avatar_operator.domain.resources import Instance, Pool
+from avatar_operator.domain.slots import Slot, slots
 from avatar_operator.domain.tts import TtsEngine
+from avatar_operator.domain.vram import Pods, vram
 
 from . import words
 from .listing import connections, gpu, idle_in, state
 from .pools import port_range, ready
-from .vram import Pods, bar, legend, vram
+from .vram import bar, legend
 
 # Ports are drawn one by one up to so many in a pool.
 DRAWN_PORTS = 40
@@ -27,9 +29,13 @@ LEAST_INSTANCES = 5
 HOT_CELSIUS = 85
 
 # What a port is, as (mark, style); they differ without colours, too.
-IN_USE, UNUSED, MOVING = ("●", "green"), ("○", "cyan"), ("◐", "yellow")
-CLAIMED, FREE = ("◌", "yellow"), ("·", "bright_black")
-PORT_MARKS = (("in use", IN_USE), ("unused", UNUSED), ("starting or ending", MOVING), ("released soon", CLAIMED))
+MARKS = {
+    Slot.IN_USE: ("●", "green"),
+    Slot.UNUSED: ("○", "cyan"),
+    Slot.MOVING: ("◐", "yellow"),
+    Slot.CLAIMED: ("◌", "yellow"),
+    Slot.FREE: ("·", "bright_black"),
+}
 
 # Who needs attention comes first.
 _RANK = ("Failed", "Draining", "Starting", "Running", "Shared", "Stopped")
@@ -128,7 +134,11 @@ def _head(scene: Scene) -> list[Text]:
 
 def _foot(scene: Scene) -> list[Text]:
     """What the marks mean."""
-    told = [Text("ports ", "bold") + words.legend((*PORT_MARKS, ("free", FREE)))] if scene.pools else []
+    told = (
+        [Text("ports ", "bold") + words.legend((slot.value, mark) for slot, mark in MARKS.items())]
+        if scene.pools
+        else []
+    )
     if any(node.status.gpus for node in scene.nodes):
         told.append(Text("GPUs  ", "bold") + legend())
     return [Text(), *told] if told else []
@@ -164,23 +174,10 @@ def _pools(scene: Scene) -> list[Text]:
 
 def _ports(pool: Pool, mine: Iterable[Instance]) -> Text:
     """A mark for each port."""
-    ports = pool.spec.ports
-    if ports.count > DRAWN_PORTS:
-        return Text()
-    holders = {i.status.port: i for i in mine if i.status.port and i.status.phase != "Shared"}
-    sharers = Counter(i.status.port for i in mine if i.status.phase == "Shared" and i.counted_connections)
-    claimed = set(pool.status.ports.in_use) if pool.status.ports else set()
     result = Text()
-    for port in range(ports.base, ports.base + ports.count):
-        item = holders.get(port)
-        if item is None:
-            mark = CLAIMED if port in claimed else FREE
-        elif item.status.phase == "Running":
-            busy = item.counted_connections or item.status.observed_sessions or sharers[port]
-            mark = IN_USE if busy else UNUSED
-        else:
-            mark = MOVING
-        result.append(*mark)
+    if pool.spec.ports.count <= DRAWN_PORTS:
+        for _, slot, _ in slots(pool, mine):
+            result.append(*MARKS[slot])
     return result
 
 

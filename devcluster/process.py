@@ -119,8 +119,9 @@ class Daemon:
             pid = int(self.pid_file.read_text())
         except (OSError, ValueError):
             return None
-        for _ in range(20):
-            # While a process replaces its program (nsenter does), its environment reads as empty.
+        for _ in range(500):
+            # While a process replaces its program (nsenter does), its environment reads as empty: on a busy machine
+            # for seconds.
             if not alive(pid) or environ_of(pid):
                 break
             time.sleep(0.01)

@@ -163,6 +163,7 @@ test("one look that is far off does not count", () => {
   assert.equal(median([null, 20, 1200, 25, 30]), 25);
   assert.equal(median([null]), null);
   assert.equal(median([7]), 7);
+  assert.equal(median([7, null, 8], 3), null);
 });
 
 test("lips and voice may be a little apart", () => {

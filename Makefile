@@ -29,6 +29,12 @@ e2e: bootstrap ## the end-to-end tests alone, on a cluster of their own (PROVIDE
 chaos: bootstrap ## seeded runs of users and faults against invariants (CHAOS_ARGS="--runs 500 --parallel 3"; -h)
 	@PYTHONPATH=operator $(PYTHON) -m chaos $(CHAOS_ARGS)
 
+bench: bootstrap ## every figure that is claimed, beside what it is compared to (about an hour, on an idle machine)
+	@PYTHONPATH=operator $(PYTHON) -m bench --out docs/figures.json
+
+bench-quick: bootstrap ## the same with small sizes (ten minutes); fails where a ratio is clearly worse than the kept one
+	@PYTHONPATH=operator $(PYTHON) -m bench --quick --check docs/figures.json
+
 check: bootstrap lint types unit ## the fast inner loop: lint, types, unit tests (under a minute)
 
 cluster: ## a real one-node Kubernetes on this machine (python3 -m devcluster --help)

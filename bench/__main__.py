@@ -5,10 +5,10 @@
 
     python -m bench [--quick] [--kubeconfig FILE] [--out docs/figures.json] [--check docs/figures.json]
 
-Clusters for it are brought up and taken down. --kubeconfig names a cluster with a real kubelet and the chart in it
-(`make bench` brings up the devcluster `e2e`): rows that need one are left out without it. --out keeps the results and
-writes a Markdown table beside them; --check holds the ratios of this run against those kept, and exits with 1 where
-one is worse by more than a third, which is more than this machine's noise.
+Clusters for it are brought up and taken down. --kubeconfig names a cluster with a real kubelet, the images and the
+chart in it: the row that needs one is left out without it. --out keeps the results and writes a Markdown table beside
+them; --check holds the ratios of this run against those kept, and exits with 1 where one is worse by more than a
+third, which is more than the noise of one machine.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Runtimes:
 
     def __init__(self, ports: Iterable[int], pods: Stream, deeds: Deeds) -> None:
         self.address = own_address()
-        self._fakes = {port: FakeRuntime(port, self.address) for port in sorted(set(ports))}
+        self._fakes = {port: FakeRuntime(port, address=self.address) for port in sorted(set(ports))}
         self._pods = pods
         self._deeds = deeds
         # The pod that serves on a port, by UID.

@@ -76,6 +76,7 @@ class RuntimeConfig:
     connect_timeout: float = 30.0
     peer_timeout: float = 15.0
     drain_seconds: float = 30.0
+    record_dir: Path = Path("./data/record")
     log_level: str = "info"
 
 
@@ -101,6 +102,7 @@ def _parser(env: Mapping[str, str]) -> _Parser:
     parser.add_argument("--listenhost", default="", help="address to listen on; all by default")
     parser.add_argument("--fps", type=int, default=25, help="must be 25")
     parser.add_argument("--data_dir", default=env.get("AVATAR_DATA_DIR") or "./data/avatars")
+    parser.add_argument("--record_dir", default="./data/record", help="folder for recordings (POST /record)")
     parser.add_argument("--stun", default="", metavar="URI", help="STUN server; none by default")
     parser.add_argument("--connect_timeout", type=float, default=30, help="seconds from offer to media")
     parser.add_argument("--peer_timeout", type=float, default=15, help="seconds of silence after which a peer is dead")
@@ -155,6 +157,7 @@ def parse(argv: Sequence[str] | None = None, env: Mapping[str, str] | None = Non
         connect_timeout=args.connect_timeout,
         peer_timeout=args.peer_timeout,
         drain_seconds=args.drain_seconds,
+        record_dir=Path(args.record_dir),
         log_level=args.log_level,
     )
 

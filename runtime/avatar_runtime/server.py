@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from avatar_runtime.pcm import AudioError
+from avatar_runtime.recorder import RecordError, path_of
 from avatar_runtime.service import Service
 from avatar_runtime.session import RECORDED, OfferError, Session
 from avatar_runtime.sessions import Refused
@@ -48,6 +50,8 @@ def build(service: Service) -> web.Application:
             web.post("/interrupt_talk", interrupt_talk),
             web.post("/is_speaking", is_speaking),
             web.post("/hangup", hangup),
+            web.post("/record", record),
+            web.get("/record/{sessionid}", recorded),
             web.get("/health", health),
             web.get("/api/admin/sessions", sessions),
             web.get("/api/admin/config", config),
@@ -64,7 +68,7 @@ async def _answer_errors(request: web.Request, handler: Any) -> web.StreamRespon
     try:
         # A route for OPTIONS on any path would turn every unknown path into 405.
         response = web.Response(status=204) if request.method == "OPTIONS" else await handler(request)
-    except (BadRequest, OfferError, Refused) as error:
+    except (BadRequest, OfferError, RecordError, Refused) as error:
         response = web.json_response({"code": -1, "msg": str(error)})
     except web.HTTPRequestEntityTooLarge:
         response = web.json_response({"code": -1, "msg": f"the body is larger than {MAX_BODY} bytes"})
@@ -156,6 +160,29 @@ async def interrupt_talk(request: web.Request) -> web.Response:
 async def is_speaking(request: web.Request) -> web.Response:
     """``{sessionid}`` → data: bool."""
     return _ok(_session(request, await _body(request)).speaking)
+
+
+async def record(request: web.Request) -> web.Response:
+    """``{sessionid, type: "start_record" | "end_record"}``: keep what the viewer sees and hears as an MP4 file."""
+    body = await _body(request)
+    session, kind = _session(request, body), body.get("type")
+    if kind == "start_record":
+        session.start_record(request.app[SERVICE].config.record_dir)
+    elif kind == "end_record":
+        await session.end_record()
+    else:
+        raise BadRequest("type is start_record or end_record")
+    return _ok()
+
+
+async def recorded(request: web.Request) -> web.StreamResponse:
+    """The recording of a session, once it has ended; 404 else."""
+    sessionid = request.match_info["sessionid"]
+    path = path_of(request.app[SERVICE].config.record_dir, sessionid)
+    # Our ids are UUIDs; a path is none.
+    if not re.fullmatch(r"[0-9a-f-]{36}", sessionid) or not path.is_file():
+        raise web.HTTPNotFound(reason="there is no such recording, or it has not ended")
+    return web.FileResponse(path, headers={"Content-Type": "video/mp4"})
 
 
 async def hangup(request: web.Request) -> web.Response:

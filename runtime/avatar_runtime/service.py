@@ -177,7 +177,7 @@ class Service:
                     "sessionid": sessionid,
                     "state": entry.state.value,
                     "speaking": session.speaking if session else False,
-                    "recording": False,
+                    "recording": session.recording if session else False,
                     "model": self.model,
                     "avatar_id": self.avatar.name,
                     "REF_FILE": self.voice,

@@ -7,6 +7,7 @@ import logging
 import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from pathlib import Path
 
 from aiortc import (
     RTCConfiguration,
@@ -19,6 +20,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from avatar_runtime.addresses import Address, told
 from avatar_runtime.config import IceServer
+from avatar_runtime.recorder import Recorder, RecordError
 from avatar_runtime.renderer import Renderer
 from avatar_runtime.sdp import has_media, repair_offer
 from avatar_runtime.speech import Timeline, Utterance, split_sentences
@@ -81,10 +83,8 @@ class Session:
         ice = [RTCIceServer([*s.urls], s.username or None, s.credential or None) for s in servers]
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=ice))
         self._face = FaceTrack(self._clock, self._timeline, renderer, artist, zlib.crc32(sessionid.encode()))
-        self._tracks: dict[str, MediaStreamTrack] = {
-            "audio": SpeechTrack(self._clock, self._timeline),
-            "video": self._face,
-        }
+        self._voice = SpeechTrack(self._clock, self._timeline)
+        self._tracks: dict[str, MediaStreamTrack] = {"audio": self._voice, "video": self._face}
         self.video = False
         """Whether the peer takes video."""
         self._packets = -1
@@ -137,6 +137,29 @@ class Session:
             # Ends the request, too: the engine need not speak to nobody.
             self._fetching.cancel()
         self._timeline.cut(self._clock.now() + CUT_AFTER)
+
+    # ---- what is kept of it --------------------------------------------------------------
+
+    @property
+    def recording(self) -> bool:
+        """Whether a recording runs."""
+        return self._face.recorder is not None
+
+    def start_record(self, folder: Path) -> None:
+        """Begin to record; `RecordError` when one runs, or nothing can be written."""
+        if self.recording:
+            raise RecordError("a recording runs already: end_record ends it")
+        if not self.video:
+            raise RecordError("this session takes no video: there is nothing to record")
+        self._face.recorder = self._voice.recorder = Recorder(folder, self.sessionid)
+
+    async def end_record(self) -> None:
+        """Finish the recording; `RecordError` when there is none, or it failed."""
+        recorder = self._face.recorder
+        if recorder is None:
+            raise RecordError("no recording runs: start_record begins one")
+        self._face.recorder = self._voice.recorder = None
+        await asyncio.to_thread(recorder.stop)
 
     @property
     def frames(self) -> int:
@@ -233,6 +256,9 @@ class Session:
         """End it; safe to call twice."""
         for task in self._tasks:
             task.cancel()
+        if self.recording:
+            with contextlib.suppress(RecordError):
+                await self.end_record()
         await self._tts.close()
         for track in self._tracks.values():
             track.stop()

@@ -12,6 +12,7 @@ from av import AudioFrame, VideoFrame
 from avatar_runtime import motion
 from avatar_runtime.features import Mouth
 from avatar_runtime.pcm import CHUNK, RATE
+from avatar_runtime.recorder import Recorder
 from avatar_runtime.renderer import Picture, Renderer
 from avatar_runtime.speech import Timeline
 
@@ -64,6 +65,7 @@ class SpeechTrack(MediaStreamTrack):
         self._clock = clock
         self._timeline = timeline
         self._next = 0
+        self.recorder: Recorder | None = None
 
     async def recv(self) -> AudioFrame:
         """Return the next frame when its time has come."""
@@ -73,6 +75,8 @@ class SpeechTrack(MediaStreamTrack):
         if late > AUDIO_LATE:
             self._next += int(late * RATE) // CHUNK * CHUNK
         samples = self._timeline.audio(self._next)
+        if self.recorder is not None:
+            self.recorder.audio(self._next / RATE, samples)
         frame = AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate = RATE
         frame.pts = self._next
@@ -94,6 +98,7 @@ class FaceTrack(MediaStreamTrack):
         self._artist = artist
         self._seed = seed
         self._next = 0
+        self.recorder: Recorder | None = None
         self.sent = 0
         """Pictures handed to the peer so far."""
 
@@ -107,6 +112,8 @@ class FaceTrack(MediaStreamTrack):
         picture = picture_at(self._timeline, self._next / FPS, self._seed)
         loop = asyncio.get_running_loop()
         planes = await loop.run_in_executor(self._artist, self._renderer.frame, picture)
+        if self.recorder is not None:
+            self.recorder.video(self._next / FPS, planes)
         frame = VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts = self._next * TICKS
         frame.time_base = Fraction(1, VIDEO_CLOCK)

@@ -39,6 +39,7 @@ VALUES: dict[str, tuple[str, ...]] = {
             "commonLabels.team=avatars",
         ),
         *("nodeSelector.disk=ssd", "tolerations[0].key=a", "tolerations[0].operator=Exists"),
+        *("turn.enabled=true", "turn.peers={10.42.0.0/16}"),
         *("api.tls.secretName=tls", "api.redis.secretName=redis", "api.turnSecretNames={turn}"),
     ),
 }

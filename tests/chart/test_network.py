@@ -50,6 +50,9 @@ OPEN: list[tuple[Peer, Peer, int, str]] = [
     (OPERATOR, INSTANCE, 8615, "TCP"),
     (OPERATOR, ELSEWHERE, 8615, "TCP"),
     (OPERATOR, NODE, 8615, "TCP"),
+    # Whether media would come through.
+    (OPERATOR, INSTANCE, 40000, "UDP"),
+    (OPERATOR, NODE, 40000, "UDP"),
     (OPERATOR, KUBERNETES, 443, "TCP"),
     (API, KUBERNETES, 443, "TCP"),
     (API, INSTANCE, 8615, "TCP"),
@@ -115,6 +118,24 @@ def test_without_addresses_nobody_but_the_operator_and_the_api_reaches_an_instan
     assert not allowed(found, INSTANCE, CLIENT, 51000, "UDP")
     assert allowed(found, OPERATOR, INSTANCE, 8615)
     assert allowed(found, API, INSTANCE, 8615)
+
+
+@pytest.mark.parametrize("on_node", [True, False])
+def test_the_relay_reaches_instances_alone(render: Render, on_node: bool) -> None:
+    where = f"turn.hostNetwork={str(on_node).lower()}"
+    given = ("turn.enabled=true", "turn.peers={10.42.0.0/16}", "turn.secretName=turn", where)
+    some = [s for s in POLICIES if "CIDRs={192" not in s]
+    found = list(named(render(*some, *given), "NetworkPolicy").values())
+    relay = NODE if on_node else of_release("turn")
+    assert allowed(found, relay, INSTANCE, 40000, "UDP")
+    assert allowed(found, INSTANCE, relay, 49200, "UDP")
+    assert allowed(found, INSTANCE, relay, 3478)
+    assert not allowed(found, OUTSIDE, INSTANCE, 40000, "UDP")
+    if not on_node:
+        assert allowed(found, OUTSIDE, relay, 3478, "UDP")
+        assert not allowed(found, OUTSIDE, relay, 49200, "UDP")
+        assert not allowed(found, relay, OUTSIDE, 443)
+        assert not allowed(found, relay, ENGINE, 5002)
 
 
 def test_others_in_the_namespace_can_be_left_alone(render: Render) -> None:

@@ -21,6 +21,7 @@ EVERYTHING = (
     *("admission.deleteProtection.enabled=true", "api.autoscaling.enabled=true"),
     *("api.ingress.enabled=true", "api.ingress.hosts={a.test}"),
     *("api.httpRoute.enabled=true", "api.httpRoute.parentRefs[0].name=web"),
+    *("turn.enabled=true", "turn.peers={10.42.0.0/16}", "turn.secretName=turn"),
 )
 
 
@@ -62,6 +63,8 @@ def test_no_level_of_the_values_takes_a_key_it_does_not_know() -> None:
         ("pools.default.runtime.probes.periodSecond=1", ["/pools/default/runtime/probes", "periodSecond"]),
         ("pools.default.network.mode=hostNetwork", ["/pools/default/network/mode", "HostNetwork"]),
         ("tts.engines.edgetts.gpu.vramMib=1", ["/tts/engines/edgetts/gpu", "vramMib"]),
+        ("turn.peers={10.42.0.0}", ["/turn/peers/0"]),
+        ("turn.relayPort.min=1", ["/turn", "relayPort"]),
         ("tests.timeout=3", ["/tests", "timeout"]),
         ("crds.checks=false", ["/crds", "checks"]),
     ],
@@ -79,6 +82,8 @@ def test_a_typo_is_named_at_every_depth(helm: Helm, setting: str, words: list[st
         ([*API, "api.ingress.enabled=true"], "api.ingress.hosts"),
         ([*API, "api.httpRoute.enabled=true"], "api.httpRoute.parentRefs"),
         ([*API, "api.autoscaling.enabled=true", "api.autoscaling.minReplicas=9"], "api.autoscaling.maxReplicas"),
+        (["turn.enabled=true", "turn.secretName=turn"], "turn.peers"),
+        (["turn.enabled=true", "turn.peers={10.42.0.0/16}"], "turn.secretName"),
         (["metrics.serviceMonitor.enabled=true", "metrics.service.enabled=false"], "needs metrics.service.enabled"),
     ],
 )
@@ -160,6 +165,18 @@ def test_the_route_and_the_ingress_lead_to_the_api(render: Render) -> None:
     assert (backend["name"], backend["port"]["name"] in ports) == (name, True)
     (rule,) = named(documents, "HTTPRoute")[name]["spec"]["rules"]
     assert rule["backendRefs"] == [{"name": name, "port": ports["api"]}]
+
+
+def test_the_relay_is_restricted_and_the_api_may_read_its_secret(render: Render) -> None:
+    documents = render(*EVERYTHING)
+    pod = named(documents, "Deployment")["demo-avatar-operator-turn"]["spec"]["template"]["spec"]
+    assert (pod["hostNetwork"], pod["automountServiceAccountToken"]) == (True, False)
+    (container,) = pod["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert {"name": "TURN_PEERS", "value": "10.42.0.0/16"} in container["env"]
+    assert pod["volumes"][0]["secret"]["secretName"] == "turn"
+    rules = named(documents, "Role")["demo-avatar-operator-api"]["rules"]
+    assert [rule["resourceNames"] for rule in rules if rule["resources"] == ["secrets"]] == [["turn"]]
 
 
 def test_every_secret_is_one_that_is_there_already(render: Render) -> None:

@@ -75,5 +75,47 @@ async def test_a_runtime_that_does_not_count_frames_is_never_judged(world: World
         assert not await world.events("MediaStalled")
 
 
+async def test_what_a_probe_found_stands_in_status(world: World, operator: Operator) -> None:
+    """And a restarted operator neither forgets it nor says it anew."""
+    async with FakeRuntime(reach="") as runtime:
+        notes = {"podAnnotations": {"avatars.test/pod-ip": runtime.address}}
+        await world.pool(network={"mode": "HostNetwork"}, runtime=notes)
+        await world.avatar("ada")
+        await world.instance("one")
+        told = await world.until("one", "being reached", lambda s: s.get("media", {}).get("reachable") == "True")
+        assert told["media"]["candidates"] == [runtime.address]
+        assert told["media"]["mode"] == "HostNetwork"
+        assert (condition(told, "MediaReachable")["status"], told["phase"]) == ("True", "Running")
+        operator.kill()
+        await operator.start()
+        await world.connections("one", 1)
+        await world.until("one", "being in use", lambda s: "idleDeadline" not in s)
+        now = await world.status("one")
+        assert now["media"] == told["media"]
+
+
+async def test_media_that_cannot_be_reached_is_told(world: World, operator: Operator) -> None:
+    async with FakeRuntime(reach="127.0.0.1") as runtime:
+        notes = {"podAnnotations": {"avatars.test/pod-ip": runtime.address}}
+        await world.pool(network={"mode": "HostNetwork"}, runtime=notes)
+        await world.avatar("ada")
+        await world.instance("one")
+        told = await world.until("one", "saying so", lambda s: s.get("media", {}).get("reachable") == "False")
+        assert condition(told, "MediaReachable")["reason"] == "NoAnswer"
+        assert "firewall" in told["media"]["message"]
+        assert told["phase"] == "Running"
+
+
+async def test_mode_pod_says_who_gets_a_picture(world: World, operator: Operator) -> None:
+    async with FakeRuntime(reach="") as runtime:
+        notes = {"podAnnotations": {"avatars.test/pod-ip": runtime.address}}
+        await world.pool(network={"mode": "Pod"}, runtime=notes)
+        await world.avatar("ada")
+        await world.instance("one")
+        told = await world.phase("one", "Running")
+        assert condition(told, "MediaReachable")["reason"] == "PodAddressesOnly"
+        assert runtime.address in told["media"]["message"]
+
+
 async def _looks(runtime: FakeRuntime) -> int:
     return runtime.looks

@@ -397,6 +397,11 @@ BAD: list[tuple[str, Any, list[str]]] = [
     ),
     (
         "AvatarPool",
+        POOL | {"network": {"mode": "Relay", "iceServers": [{"urls": ["stun:192.0.2.1"]}]}},
+        ["spec.network.iceServers", "needs a TURN server"],
+    ),
+    (
+        "AvatarPool",
         POOL | {"network": {"externalHost": "http://box:8615"}},
         ["spec.network.externalHost", "leave out scheme, port and path"],
     ),

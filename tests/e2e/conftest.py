@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -28,11 +29,12 @@ RUNTIME_IMAGE = f"localhost/avatar-operator/runtime:{TAG}"
 TTS_IMAGE = f"localhost/avatar-operator/tts:{TAG}"
 # An engine that the chart keeps running, for tests that are not about engines.
 TTS_URL = f"http://tts-edgetts.{SYSTEM}:5002"
+TURN_SECRET = "turn"
 TAGS = (
     "--set",
     f"image.tag={TAG},runtime.image.tag={TAG},tts.image.tag={TAG},tts.engines.edgetts.minReplicas=1",
     "--set",
-    f"turn.enabled=true,turn.image.tag={TAG},turn.hostNetwork=false,turn.peers={{198.18.0.0/15}}",
+    f"turn.enabled=true,turn.image.tag={TAG},turn.hostNetwork=false,turn.secretName={TURN_SECRET},turn.peers={{198.18.0.0/15}}",
 )
 
 
@@ -86,6 +88,9 @@ def install(cluster: Cluster) -> None:
     command = ["helm", "upgrade", "--install", RELEASE, str(ROOT / "charts/avatar-operator"), *TAGS]
     place = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "90s"]
     run(cluster, "kubectl", "apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    secret = ("kubectl", "-n", SYSTEM, "create", "secret", "generic", TURN_SECRET)
+    run(cluster, "kubectl", "create", "namespace", SYSTEM, check=False)
+    run(cluster, *secret, f"--from-literal=secret={secrets.token_hex(16)}", check=False)
     run(cluster, *command, *place)
     # The tag of a development image stays when its content changes.
     run(cluster, "kubectl", "-n", SYSTEM, "rollout", "restart", "deployment")

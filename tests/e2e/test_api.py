@@ -222,3 +222,21 @@ async def test_a_replica_is_killed_in_the_middle_of_a_start(place: World, kubect
             assert (answer.data["connections"], answer.data["is_new"]) == (1, False)
     finally:
         kubectl("label", "nodes", "-l", "type!=kwok", f"{GATE}-")
+
+
+async def test_an_offer_through_one_replica_is_ended_by_the_other(place: World) -> None:
+    """By the chart's rights alone; and speech comes back through the API, too."""
+    one, two = await replicas(place.api)
+    headers = {"Authorization": f"Bearer {hs256('ann')}"}
+    async with Rest(one.url, hs256("ann")) as ann, aiohttp.ClientSession(headers=headers) as http:
+        instance = (await ann.start("ada_user_1", "ada")).data["instance"]
+        async with AvatarSession.connect(f"{two.url}/avatar/ada_user_1", http=http) as session:
+            status = await place.status(instance)
+            assert (status["connections"], status["sessions"][0]["runtimeSessionId"]) == (1, session.sessionid)
+            await session.say("Hello, Ann.")
+            await session.wait_speech_end(30)
+            kill(two)
+            assert session.alive
+        await place.until(instance, "nobody being counted", lambda s: not s.get("sessions"), timeout=60)
+        assert (await place.status(instance))["connections"] == 0
+    await until("the restart", lambda: place.api.get("pods", SYSTEM, two.name), _restarted_and_ready, timeout=60)

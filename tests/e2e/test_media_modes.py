@@ -11,7 +11,7 @@ from aiortc import RTCIceServer
 from avatar_client.session import AvatarSession
 from avatar_operator.domain import turn
 from avatar_operator.domain.resources import IceServer
-from tests.e2e.conftest import RELEASE, SYSTEM, pool_spec
+from tests.e2e.conftest import SYSTEM, TURN_SECRET, pool_spec
 from tests.support.api import Json
 from tests.support.world import World, condition
 
@@ -66,7 +66,7 @@ async def test_host_port(world: World, ports: int) -> None:
 async def test_relay(world: World, ports: int) -> None:
     """Through the chart's coturn, with credentials from its Secret; the pod probes that way, too."""
     relay = (await world.api.list("pods", SYSTEM, "?labelSelector=app.kubernetes.io/component%3Dturn"))[0]
-    secret = await world.api.get("secrets", SYSTEM, f"{RELEASE}-avatar-operator-turn")
+    secret = await world.api.get("secrets", SYSTEM, TURN_SECRET)
     assert secret is not None
     await world.api.create(
         "secrets",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import signal
 import socket
 import subprocess
 import sys
 import time
+import wave
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,3 +145,17 @@ async def offer() -> dict[str, str]:
         return {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type}
     finally:
         await pc.close()
+
+
+def tone(seconds: float, rate: int = 22050) -> bytes:
+    """A WAV file of a voice-like buzz that swells and fades three times a second."""
+    t = np.arange(int(seconds * rate)) / rate
+    loud = np.clip(np.sin(2 * np.pi * 3 * t), 0.05, 1)
+    samples = (9000 * loud * np.sign(np.sin(2 * np.pi * 140 * t))).astype("<i2")
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return target.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import wave
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 
 from avatar_client import AvatarSession
 from avatar_client.analysis import analyse
+from avatar_runtime.pcm import RATE
+from avatar_runtime.sounds import decode_file
 from avatar_runtime.tts_client import TtsClient, parse_words
-from tests.runtime.launch import Running, call, sessions
+from tests.runtime.conftest import MakeRuntime
+from tests.runtime.launch import Running, call, sessions, tone, until
 
 
 async def send(runtime: Running, sessionid: Any, data: bytes, name: str = "voice.wav") -> dict[str, Any]:
@@ -27,20 +30,6 @@ async def send(runtime: Running, sessionid: Any, data: bytes, name: str = "voice
     async with aiohttp.ClientSession() as http, http.post(f"{runtime.url}/humanaudio", data=form) as answer:
         assert answer.status == 200
         return dict(await answer.json())
-
-
-def tone(seconds: float, rate: int = 22050) -> bytes:
-    """A WAV file of a voice-like buzz that swells and fades three times a second."""
-    t = np.arange(int(seconds * rate)) / rate
-    loud = np.clip(np.sin(2 * np.pi * 3 * t), 0.05, 1)
-    samples = (9000 * loud * np.sign(np.sin(2 * np.pi * 140 * t))).astype("<i2")
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
-    return target.getvalue()
 
 
 def mp3(wav: bytes) -> bytes:
@@ -80,8 +69,9 @@ async def test_recordings_wait_for_their_turn_and_have_an_end(shared_runtime: Ru
         assert [a["code"] for a in answers] == [0, 0, 0, -1]
         assert "too much waits" in answers[-1]["msg"]
         assert await session.is_speaking()
+        said = len(session.events)
         await session.interrupt()
-        await session.wait_event("silent", 20)
+        await session.wait_event("silent", 20, since=said)
         assert not await session.is_speaking()
         assert (await send(shared_runtime, session.sessionid, tone(0.5)))["code"] == 0
 
@@ -147,3 +137,61 @@ def test_words_are_read(line: str, words: tuple[tuple[float, str], ...]) -> None
 @given(st.text(alphabet="0123456789:+,-x", max_size=60), st.text(max_size=30))
 def test_no_header_is_too_strange(line: str, text: str) -> None:
     assert all(word in text for _, word in parse_words(line, text))
+
+
+# ---- /record -------------------------------------------------------------------------
+
+
+async def test_a_session_is_recorded(make_runtime: MakeRuntime, tmp_path: Path) -> None:
+    """The file has what was seen and heard, in sync to the frame; and only once it has ended."""
+    runtime = make_runtime("--record_dir", str(tmp_path / "some" / "where"))
+    async with AvatarSession.connect(runtime.url) as session:
+        body = {"sessionid": session.sessionid}
+        where = f"{runtime.url}/record/{session.sessionid}"
+
+        async def ask(kind: str) -> tuple[int, str]:
+            answer = (await call("POST", f"{runtime.url}/record", {**body, "type": kind}))[1]
+            return answer["code"], answer["msg"]
+
+        assert (await ask("end_record"))[0] == -1
+        assert (await ask("pause_record")) == (-1, "type is start_record or end_record")
+        assert await ask("start_record") == (0, "ok")
+        assert (await ask("start_record"))[0] == -1
+        assert (await call("GET", where))[0] == 404
+        assert (await send(runtime, session.sessionid, tone(2.0)))["code"] == 0
+        _, listed = await call("GET", f"{runtime.url}/api/admin/sessions")
+        assert [s["recording"] for s in listed["data"]["sessions"]] == [True]
+        await session.wait_event("silent", 30)
+        assert await ask("end_record") == (0, "ok")
+        async with aiohttp.ClientSession() as http, http.get(where) as answer:
+            assert (answer.status, answer.content_type) == (200, "video/mp4")
+            film = await answer.read()
+        for path in ("..%2Fada.json", "nobody", "0" * 36):
+            assert (await call("GET", f"{runtime.url}/record/{path}"))[0] == 404
+        assert await ask("start_record") == (0, "ok")
+    # Its viewer left: what there was is kept.
+    folder = tmp_path / "some" / "where"
+    await until("the file of the session that ended", lambda: _only(folder), 20)
+    with av.open(io.BytesIO(film)) as file:
+        pictures = [frame.time for frame in file.decode(video=0)]
+    heard = decode_file(film)
+    loud = np.flatnonzero(np.abs(heard) > 500) / RATE
+    assert pictures == sorted(pictures)
+    assert pictures[-1] >= 2
+    assert loud[-1] - loud[0] == pytest.approx(2.0, abs=0.4)
+    assert len(heard) / RATE == pytest.approx(pictures[-1], abs=0.6)
+
+
+async def _only(folder: Path) -> bool:
+    return [path.suffix for path in folder.iterdir()] == [".mp4"]
+
+
+async def test_a_folder_that_cannot_be_written_is_said(make_runtime: MakeRuntime, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    runtime = make_runtime("--record_dir", str(tmp_path / "file"))
+    async with AvatarSession.connect(runtime.url) as session:
+        body = {"sessionid": session.sessionid, "type": "start_record"}
+        answer = (await call("POST", f"{runtime.url}/record", body))[1]
+        assert (answer["code"], "--record_dir" in answer["msg"]) == (-1, True)
+        await session.say("It goes on.")
+        await session.wait_event("speaking", 20)

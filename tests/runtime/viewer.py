@@ -9,10 +9,24 @@ import argparse
 import asyncio
 import json
 import sys
+from typing import Any
 
 from aiortc import RTCIceServer
 
+import avatar_client.session
 from avatar_client import AvatarSession, ConnectTimeout
+from avatar_client.signalling import Signalling
+from tests.runtime.test_browser_offers import hidden, unfinished
+
+
+class Hiding(Signalling):
+    """Offers like Firefox: no addresses but mDNS names, and nobody says that these are all."""
+
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """As ever, with another offer."""
+        if "sdp" in body:
+            body = {**body, "sdp": unfinished(hidden(body["sdp"]))}
+        return await super().post(path, body)
 
 
 async def view(url: str, servers: list[RTCIceServer], *, relay: bool, timeout: float) -> dict[str, object]:
@@ -40,8 +54,11 @@ def main() -> int:
     parser.add_argument("--username")
     parser.add_argument("--credential")
     parser.add_argument("--relay", action="store_true")
+    parser.add_argument("--hidden", action="store_true")
     parser.add_argument("--timeout", type=float, default=10)
     given = parser.parse_args()
+    if given.hidden:
+        avatar_client.session.Signalling = Hiding  # type: ignore[misc]
     servers = [RTCIceServer(given.turn, given.username, given.credential)] if given.turn else []
     found = asyncio.run(view(given.url, servers, relay=given.relay, timeout=given.timeout))
     sys.stdout.write(json.dumps(found) + "\n")

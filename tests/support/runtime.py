@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -26,13 +27,12 @@ class FakeRuntime:
     ``frames``: what it has sent, one more at each look while ``flowing``; None = it does not count them.
     ``sessions`` is what /health says. ``late``: so many whose offers were taken right before it was told to drain.
     ``told`` are the drain values that came in. ``gpus``: the UUIDs that it sees; None = it does not tell.
+    ``reach``: it opens a UDP port for a probe, at that address ("" = its own); None = it has no such route.
     ``talks``: it takes offers and texts, too, and remembers nothing of them. ``ports``: how many it listens on.
     """
 
     port: int = 8615
     address: str = field(default_factory=own_address)
-    ports: int = 1
-    talks: bool = False
     sessions: int = 0
     late: int = 0
     looks: int = 0
@@ -40,6 +40,9 @@ class FakeRuntime:
     gpus: list[str] | None = None
     frames: int | None = None
     flowing: bool = True
+    reach: str | None = None
+    ports: int = 1
+    talks: bool = False
     idle_since: float = field(default_factory=time.monotonic)
 
     async def __aenter__(self) -> Self:
@@ -53,6 +56,8 @@ class FakeRuntime:
         """Listen."""
         app = web.Application()
         app.add_routes([web.get("/health", self._health), web.post("/api/admin/drain", self._drain)])
+        if self.reach is not None:
+            app.add_routes([web.post("/api/admin/media", self._media)])
         if self.talks:
             app.add_routes([web.post("/offer", self._offer)])
             app.add_routes(
@@ -101,3 +106,26 @@ class FakeRuntime:
         self.told.append(bool((await request.json())["drain"]))
         self.sessions, self.late = self.sessions + self.late, 0
         return web.json_response({"code": 0, "data": {"sessions": self.sessions}})
+
+    async def _media(self, _: web.Request) -> web.Response:
+        transaction = os.urandom(12)
+        transport, _responder = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Responder(transaction), local_addr=(self.address, 0)
+        )
+        asyncio.get_running_loop().call_later(3, transport.close)
+        told = f"{self.reach or self.address}:{transport.get_extra_info('sockname')[1]}"
+        return web.json_response({"code": 0, "data": {"told": [told], "transaction": transaction.hex()}})
+
+
+class _Responder(asyncio.DatagramProtocol):
+    """Answers STUN binding requests with one transaction id."""
+
+    def __init__(self, transaction: bytes) -> None:
+        self._transaction = transaction
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if data[8:20] == self._transaction:
+            self._transport.sendto(b"\x01\x01" + data[2:20], addr)

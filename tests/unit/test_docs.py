@@ -240,3 +240,34 @@ def test_no_block_of_the_tutorial_is_left_out_in_silence() -> None:
     assert len(found) > 15
     assert [block.line for block in found if block.reason and len(block.reason) < 20] == []
     assert [block.line for block in found if block.printed is None and not block.reason] == []
+
+
+# Where README's commands are run; one that is nowhere has a reason.
+ELSEWHERE = {
+    "kubectl apply -f manifests/samples/avatarinstance-ada.yaml": "docs/tutorial.md",
+    "kubectl get avi": "docs/tutorial.md",
+    "helm install avatar-operator charts/avatar-operator --namespace avatars --create-namespace": "docs/tutorial.md",
+    "kubectl -n avatars apply -f manifests/samples/avatarinstance-ada.yaml": "docs/tutorial.md, with another -n",
+    "kubectl -n avatars create secret generic avatar-api-jwt": "tests/e2e/test_api.py, by the API server's own API",
+    "helm upgrade avatar-operator charts/avatar-operator --namespace avatars": "tests/e2e/test_api.py",
+    "kubectl -n avatars port-forward service/avatar-operator-api 8607": "it holds the terminal; tests/e2e/test_api.py",
+    "curl -H": "needs a token of the reader's own; tests/api/test_old_contract.py sends the same",
+}
+
+
+def test_no_command_of_the_readme_is_left_out_in_silence() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    fences = [fence[2] for fence in blocks.FENCE.finditer(page) if fence[1] in ("", "sh")]
+    words = re.compile(r"^(?:\$ )?((?:kubectl|helm|curl|make|pip|python3?) .*)")
+    commands = [m[1] for fence in fences for line in fence.splitlines() if (m := words.match(line))]
+    assert len(commands) > 6
+    tutorial = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    for command in commands:
+        (known,) = [each for each in ELSEWHERE if command == each or command.startswith(f"{each} ")]
+        where = ELSEWHERE[known]
+        for path in re.findall(r"tests/[\w/]+\.py", where):
+            assert (ROOT / path).exists(), path
+        if where == "docs/tutorial.md":
+            assert known in tutorial, known
+    used = {each for each in ELSEWHERE if any(command.startswith(each) for command in commands)}
+    assert used == set(ELSEWHERE), "README has them no more"

@@ -85,8 +85,8 @@ def test_what_a_probe_proves(
     [
         (of("HostNetwork"), "", (INSIDE,), ""),
         (of("HostNetwork", external_host="203.0.113.5"), "203.0.113.5", ("203.0.113.5",), ""),
-        # A name stands in no candidate: the runtime looks it up.
-        (of("HostNetwork", external_host="a.example.org"), "", ("a.example.org",), ""),
+        # Whoever writes candidates looks it up.
+        (of("HostNetwork", external_host="a.example.org"), "a.example.org", ("a.example.org",), ""),
         (of("HostPort"), NODE, (NODE,), "50020-50039"),
         (of("HostPort", external_host="203.0.113.5"), "203.0.113.5", ("203.0.113.5",), "50020-50039"),
         # There the external host is where the signalling goes.

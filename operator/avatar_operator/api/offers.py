@@ -36,6 +36,9 @@ from .world import World
 
 log = logging.getLogger(__name__)
 
+# So many instances of an avatar are read again when none is known to have a session.
+READ_MOST = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -163,7 +166,7 @@ class Offers:
         holder = _holder(found, name)
         if holder is None:
             # Another replica may have noted it this moment; the API server knows.
-            found = [now for item in found[:5] if (now := await self._read(item)) is not None]
+            found = [now for item in found[:READ_MOST] if (now := await self._read(item)) is not None]
             holder = _holder(found, name)
         if holder is None:
             if who.caller.any and found and name is not None:
@@ -178,16 +181,19 @@ class Offers:
 
     async def end(self, text: str, avatar_id: str, who: Principal) -> bool:
         """End a session that came with an offer, here and in the runtime; whether there was one."""
-        for item in self.world.of_session(avatar_id) or [
-            now for i in self.world.resolve(text)[:5] if (now := await self._read(i)) is not None
-        ]:
+        meant = self.world.resolve(text)
+        held = {item.metadata.name for item in self.world.of_session(avatar_id)}
+        found = [item for item in meant if item.metadata.name in held]
+        if not found:
+            # Another replica may have counted it this moment; the API server knows.
+            found = [now for item in meant[:READ_MOST] if (now := await self._read(item)) is not None]
+        for item in found:
             session = next((s for s in item.status.sessions if s.id == avatar_id), None)
-            if session is None:
+            if session is None or not session.runtime_session_id:
                 continue
             if not who.caller.may_touch(session):
                 raise forbidden("this is the session of another user")
-            if session.runtime_session_id:
-                await self.runtimes.hang_up(item, session.runtime_session_id)
+            await self.runtimes.hang_up(item, session.runtime_session_id)
             await self._submit(item, Detach(avatar_id, session.runtime_session_id))
             return True
         return False

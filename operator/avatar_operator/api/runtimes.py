@@ -108,7 +108,7 @@ class Runtimes:
     async def hang_up(self, item: Instance, runtime_session: str) -> None:
         """Tell the runtime that a peer has gone; stock LiveTalking has no such route and finds out by itself."""
         try:
-            await self.call(item, "/hangup", json={"sessionid": runtime_session})
+            await self.call(item, "/hangup", json={"sessionid": runtime_session}, timeout=http.TIMEOUT)
         except Problem as problem:
             log.debug("hang up %s: %s", runtime_session, problem.message)
 

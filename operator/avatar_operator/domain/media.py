@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import ip_address
 
 from .names import LABEL_PORT
 from .network import udp_window
@@ -46,13 +45,11 @@ class MediaReport:
 
 
 def media_host(pool: Pool, pod: Pod) -> str:
-    """The IP address that peers are told instead of the pod's own; empty = its own, or a name that it looks up."""
+    """The address, or name of it, that peers are told instead of the pod's own; empty = the pod's own."""
     network = pool.spec.network
     if network.mode in ("Pod", "Relay"):
         return ""
-    if network.external_host:
-        return network.external_host if _is_address(network.external_host) else ""
-    return pod.status.host_ip if network.mode == "HostPort" else ""
+    return network.external_host or (pod.status.host_ip if network.mode == "HostPort" else "")
 
 
 def next_probe(pool: Pool, seen: MediaReport | None, now: datetime) -> datetime | None:
@@ -72,7 +69,7 @@ def status(pool: Pool, pod: Pod, port: int, seen: MediaReport | None) -> MediaSt
     network = pool.spec.network
     host = media_host(pool, pod)
     window = udp_window(pool, port) if network.mode == "HostPort" else None
-    own = host or (network.external_host if network.mode.startswith("Host") else "") or pod.status.pod_ip
+    own = host or pod.status.pod_ip
     reachable, _, message = verdict(pool, pod, seen)
     return MediaStatus(
         mode=network.mode,
@@ -160,11 +157,3 @@ def _way(pool: Pool, pod: Pod) -> str:
 def _hosts(places: Sequence[str]) -> tuple[str, ...]:
     """The addresses of "host:port"s: each probe has other ports, and no two of them are worth a write."""
     return tuple(dict.fromkeys(place.rpartition(":")[0].strip("[]") for place in places))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

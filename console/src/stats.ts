@@ -89,7 +89,7 @@ export function median(values: (number | null)[], least = 1): number | null {
   return known.length < least ? null : (known[Math.floor((known.length - 1) / 2)] ?? null);
 }
 
-/** Whether lips and voice are apart so far that people notice (milliseconds; as broadcasters have it). */
+/** Whether lips and voice are apart so far that people notice (ms): sound that comes late is natural, early is not. */
 export function outOfSync(sync: number | null): boolean {
-  return sync !== null && (sync > 125 || sync < -45);
+  return sync !== null && (sync > 45 || sync < -125);
 }

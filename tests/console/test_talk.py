@@ -90,7 +90,10 @@ async def test_a_person_starts_an_avatar_talks_with_it_and_stops_it(
 
     assert await page.js(LISTEN) == "running"
     await page.focus("#sentence")
-    await page.type("Hello, this is a sentence that one can hear.")
+    await page.type(
+        "Hello, this is a sentence that one can hear. And after it comes another one, which is long enough "
+        "to look at every figure beside the picture before it ends, and to be interrupted. Nobody hears this."
+    )
     await page.key("Enter", 13, "\r")
     await page.text("Speaking")
     await page.text("this is a sentence that one can hear")

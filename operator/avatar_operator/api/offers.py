@@ -104,7 +104,14 @@ class Offers:
             wait = verdict.retry_after if isinstance(verdict, (Wait, Refused)) else 2
             message = verdict.message if isinstance(verdict, (Wait, Refused)) else "it does not serve"
             raise unavailable(f"avatar {text!r} does not serve at this moment: {message}", wait)
-        holding = {i.metadata.name for i in self.world.of_session(avatar_id)} if avatar_id else set()
+        held = self.world.of_session(avatar_id) if avatar_id else []
+        for other in held:
+            if all(i.metadata.name != other.metadata.name for i in found):
+                raise conflict(
+                    f"avatar_id {avatar_id!r} has a session with avatar {other.spec.avatar_name!r} already; "
+                    "disconnect it first, or use another avatar_id"
+                )
+        holding = {i.metadata.name for i in held}
         return sorted(serving, key=lambda i: i.metadata.name not in holding)
 
     async def _join(self, item: Instance, pool: Pool, avatar_id: str, who: Principal) -> tuple[Joined | Full, Instance]:

@@ -80,7 +80,7 @@ SessionId = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,128}(?![\s\S])")] | int
 class OfferRequest(Struct, omit_defaults=True):
     """POST /avatar/{avatar_id}/offer. ``avatar_id`` names the caller's session; without it, a new one is counted."""
 
-    sdp: Annotated[str, Meta(min_length=1, max_length=60000, description="SDP with all candidates: no trickle.")]
+    sdp: Annotated[str, Meta(min_length=1, description="SDP with all candidates: no trickle.")]
     type: Literal["offer"]
     avatar_id: AvatarId | None = None
 

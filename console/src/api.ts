@@ -126,6 +126,11 @@ export async function sessions(instance: string, signal: AbortSignal): Promise<S
   return (await call<Data<{ sessions: SessionView[] | null }>>(path, { signal })).data.sessions ?? [];
 }
 
+/** What a connection to a running instance needs before it makes its offer. */
+export async function iceServers(instance: string): Promise<RTCIceServer[]> {
+  return (await call<{ ice_servers: RTCIceServer[] }>(`console/ice/${encodeURIComponent(instance)}`)).ice_servers;
+}
+
 export interface Answer {
   sdp: string;
   type: RTCSdpType;

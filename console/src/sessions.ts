@@ -1,4 +1,4 @@
-/** The sessions that this tab has: one for each instance at most, each with a lease that is renewed while the tab lives. */
+/** The sessions that this tab started: one for each instance at most, with leases that are renewed while the tab lives. */
 
 import { signal } from "@preact/signals";
 import { disconnect, heartbeat, LEASE_SECONDS, Refusal } from "./api";
@@ -40,11 +40,9 @@ function forget(instance: string): void {
   write(rest);
 }
 
-/** End this tab's session with an instance. */
-export async function leave(instance: string, keepalive = false): Promise<void> {
-  const avatarId = held.value[instance];
-  if (!avatarId) return;
-  forget(instance);
+/** End a session with an instance. */
+export async function leave(instance: string, avatarId: string, keepalive = false): Promise<void> {
+  if (held.value[instance] === avatarId) forget(instance);
   await disconnect(avatarId, keepalive);
 }
 

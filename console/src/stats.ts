@@ -83,13 +83,13 @@ function pathOf(pair: Entry | undefined, byId: Map<string, Entry>): Measures["pa
   };
 }
 
-/** The middle one of what is known; null: nothing is. */
-export function median(values: (number | null)[]): number | null {
+/** The middle one of what is known; null: fewer than `least` are. */
+export function median(values: (number | null)[], least = 1): number | null {
   const known = values.filter((value): value is number => value !== null).sort((a, b) => a - b);
-  return known[Math.floor((known.length - 1) / 2)] ?? null;
+  return known.length < least ? null : (known[Math.floor((known.length - 1) / 2)] ?? null);
 }
 
-/** Whether lips and voice are apart so far that people notice (milliseconds; as broadcasters have it). */
+/** Whether lips and voice are apart so far that people notice (ms): sound that comes late is natural, early is not. */
 export function outOfSync(sync: number | null): boolean {
-  return sync !== null && (sync > 125 || sync < -45);
+  return sync !== null && (sync > 45 || sync < -125);
 }

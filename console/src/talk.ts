@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import * as api from "./api";
 import { explain, candidates, type Explanation } from "./ice";
 import type { Instance, Pool } from "./model";
+import { go, pathTo } from "./route";
 import { held, hold, leave, newId } from "./sessions";
 import { measures, median, NO_MEASURES, type Entry, type Measures } from "./stats";
 
@@ -16,6 +17,7 @@ const CONNECT = 15_000;
 const LOOK = 1000;
 // How far lips and voice are apart is the middle of so many looks: one alone may fall between two reports of the sender.
 const LOOKS = 7;
+const LOOKS_LEAST = 3;
 
 export class Talk {
   readonly stage = signal<Stage>("idle");
@@ -30,6 +32,8 @@ export class Talk {
   /** Milliseconds from a sentence that was sent to its first sound. */
   readonly reply = signal<number | null>(null);
   readonly stream = signal<MediaStream | null>(null);
+  /** The name by which this conversation is counted; empty: it is not. */
+  readonly session = signal("");
 
   #peer: RTCPeerConnection | null = null;
   #sessionid = "";
@@ -49,11 +53,11 @@ export class Talk {
     let offered: string[] = [];
     try {
       const avatarId = held.value[item.name] ?? newId();
-      const started = await api.start(item.avatar, avatarId, item.pool, true);
-      hold(started.instance, avatarId);
-      if (mine.signal.aborted) return;
+      // An offer counts its session by itself, and that ends with its peer. One that sleeps must be woken first.
+      const iceServers = item.serves ? await api.iceServers(item.name) : await this.#wake(item, avatarId);
+      if (mine.signal.aborted || !iceServers) return;
       this.stage.value = "connecting";
-      const peer = (this.#peer = new RTCPeerConnection({ iceServers: started.ice_servers ?? [] }));
+      const peer = (this.#peer = new RTCPeerConnection({ iceServers }));
       const media = new MediaStream();
       this.stream.value = media;
       video.srcObject = media;
@@ -66,10 +70,11 @@ export class Talk {
       await gathered(peer);
       this.#offered = performance.now();
       this.#awaitFrame(video, mine.signal);
-      const answer = await api.offer(started.instance, peer.localDescription?.sdp ?? "", avatarId, mine.signal);
+      const answer = await api.offer(item.name, peer.localDescription?.sdp ?? "", avatarId, mine.signal);
       offered = candidates(answer.sdp);
       if (mine.signal.aborted) return;
       this.#sessionid = answer.sessionid;
+      this.session.value = answer.avatar_id;
       await peer.setRemoteDescription({ type: answer.type, sdp: answer.sdp });
       this.#looking = setInterval(() => void this.#look(peer), LOOK);
       setTimeout(() => {
@@ -79,6 +84,16 @@ export class Talk {
       if (mine.signal.aborted) return;
       this.#fail({ title: "The avatar could not be reached", cause: api.told(error), remedies: advice(error) });
     }
+  }
+
+  /** ICE servers of an instance that serves now; null: it is served by another, whose page shows it. */
+  async #wake(item: Instance, avatarId: string): Promise<RTCIceServer[] | null> {
+    const started = await api.start(item.avatar, avatarId, item.pool, true);
+    hold(started.instance, avatarId);
+    if (started.instance === item.name) return started.ice_servers ?? [];
+    this.stage.value = "idle";
+    go(pathTo(started.instance));
+    return null;
   }
 
   async say(text: string, kind: "echo" | "chat"): Promise<void> {
@@ -99,10 +114,11 @@ export class Talk {
 
   /** Hang up and end the session. `leaving`: the page goes away. */
   async end(leaving = false): Promise<void> {
-    const instance = this.#instance;
+    const [instance, avatarId] = [this.#instance, this.session.value];
     this.#reset();
     this.stage.value = "idle";
-    if (instance) await leave(instance, leaving).catch(() => undefined);
+    const session = avatarId || held.value[instance];
+    if (session) await leave(instance, session, leaving).catch(() => undefined);
   }
 
   #reset(): void {
@@ -111,6 +127,7 @@ export class Talk {
     this.#peer?.close();
     this.#peer = null;
     this.#sessionid = "";
+    this.session.value = "";
     this.#said = 0;
     this.#syncs = [];
     this.stream.value = null;
@@ -189,7 +206,7 @@ export class Talk {
     report.forEach((entry: Entry) => entries.push(entry));
     const found = measures(entries, this.measured.value, performance.now());
     this.#syncs = [...this.#syncs, found.sync].slice(-LOOKS);
-    this.measured.value = { ...found, sync: median(this.#syncs) };
+    this.measured.value = { ...found, sync: median(this.#syncs, LOOKS_LEAST) };
   }
 }
 

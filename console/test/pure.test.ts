@@ -163,10 +163,11 @@ test("one look that is far off does not count", () => {
   assert.equal(median([null, 20, 1200, 25, 30]), 25);
   assert.equal(median([null]), null);
   assert.equal(median([7]), 7);
+  assert.equal(median([7, null, 8], 3), null);
 });
 
 test("lips and voice may be a little apart", () => {
-  assert.deepEqual([null, 0, 120, 130, -40, -50].map(outOfSync), [false, false, false, true, false, true]);
+  assert.deepEqual([null, 0, 40, 50, -120, -130].map(outOfSync), [false, false, false, true, false, true]);
 });
 
 test("sound becomes a WAV file that says what it is", () => {

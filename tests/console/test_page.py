@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from avatar_operator.api.console import POLICY, Bundle
+from tests.api.conftest import MakeServer
 from tests.console.conftest import MakePod
 from tests.console.test_talk import sign_in
 from tests.support.browser import Page
@@ -149,3 +150,13 @@ async def test_files_are_few_kept_and_under_a_strict_policy(server: RestServer, 
 
 def test_a_console_that_was_not_built_is_no_bundle(tmp_path: Path) -> None:
     assert Bundle.read(tmp_path / "none").files == {}
+
+
+async def test_on_one_machine_nobody_signs_in(servers: MakeServer, bundle: Path, world: World, page: Page) -> None:
+    await world.pool()
+    server = await servers("--auth=none")
+    await page.open(f"{server.url}/console")
+    await page.until("document.querySelector('h1')?.textContent === 'Overview'")
+    await page.text("this API answers to its own machine only")
+    assert not await page.js("[...document.querySelectorAll('button')].some(b => b.innerText === 'Sign out')")
+    assert page.complaints == []

@@ -90,7 +90,10 @@ async def test_a_person_starts_an_avatar_talks_with_it_and_stops_it(
 
     assert await page.js(LISTEN) == "running"
     await page.focus("#sentence")
-    await page.type("Hello, this is a sentence that one can hear.")
+    await page.type(
+        "Hello, this is a sentence that one can hear. And after it comes another one, which is long enough "
+        "to look at every figure beside the picture before it ends, and to be interrupted. Nobody hears this."
+    )
     await page.key("Enter", 13, "\r")
     await page.text("Speaking")
     await page.text("this is a sentence that one can hear")
@@ -141,12 +144,15 @@ async def test_media_that_does_not_come_is_explained(
 async def test_the_microphone_says_what_a_runtime_cannot_hear(
     world: World, operator: Operator, make_pod: MakePod, server: RestServer, page: Page
 ) -> None:
+    """And somebody talks to an instance that others made: it is counted there, and no longer than it lasts."""
     await make_pod()
+    await world.instance("one")
+    await world.phase("one", "Running")
     await sign_in(page, server, hs256("ann", "user"))
-    await page.click("Start avatar")
-    await page.click("Start")
-    await page.click("Talk", timeout=60)
+    await page.click("Talk to ada", "a")
+    await page.click("Talk")
     await page.text("Listening")
+    await page.text("this tab")
     await page.call("Browser.grantPermissions", permissions=["audioCapture"])
     await page.click("Speak")
     await page.until("document.querySelector('.controls .recording')")
@@ -158,3 +164,8 @@ async def test_the_microphone_says_what_a_runtime_cannot_hear(
         "document.querySelector('.saying.bad')",
     )
     assert await page.js("document.querySelector('.saying.bad')?.innerText ?? ''") == ""
+    [session] = (await world.status("one"))["sessions"]
+    assert session["user"] == "ann"
+    await page.click("Hang up")
+    await until("nobody being counted", lambda: world.status("one"), lambda s: not s.get("sessions"))
+    assert list(await world.statuses()) == ["one"]

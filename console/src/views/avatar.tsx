@@ -66,7 +66,7 @@ function Present({ item }: { item: Instance }) {
         <div class="side">
           <State item={item} />
           <Connection item={item} talk={talk} />
-          <Sessions item={item} />
+          <Sessions item={item} talk={talk} />
         </div>
       </div>
       <Details item={item} />
@@ -316,7 +316,7 @@ function State({ item }: { item: Instance }) {
         <dt>Phase</dt>
         <dd>
           <InstancePhase item={item} />
-          {item.message ? <span class="under">{item.message}</span> : null}
+          {item.message && item.serves ? <span class="under">{item.message}</span> : null}
         </dd>
         <dt>Connections</dt>
         <dd>
@@ -373,8 +373,8 @@ function Connection({ item, talk }: { item: Instance; talk: Talk }) {
           <>
             <dt>Reachable</dt>
             <dd>
-              {media.reachable === "True" ? "yes" : media.reachable === "False" ? <strong class="alert-text">no</strong> : "not known"}
-              {media.message ? <span class="under">{media.message}</span> : null}
+              {live ? "yes, from here" : media.reachable === "True" ? "yes" : media.reachable === "False" ? <strong class="alert-text">no</strong> : "not known"}
+              {media.message && !live ? <span class="under">{media.message}</span> : null}
             </dd>
           </>
         ) : null}
@@ -427,9 +427,9 @@ function Connection({ item, talk }: { item: Instance; talk: Talk }) {
   );
 }
 
-function Sessions({ item }: { item: Instance }) {
+function Sessions({ item, talk }: { item: Instance; talk: Talk }) {
   const found = useSignal<api.SessionView[]>([]);
-  const mine = held.value[item.name];
+  const mine = talk.session.value || held.value[item.name];
   const count = item.connections;
   useEffect(() => {
     const abort = new AbortController();
@@ -441,8 +441,7 @@ function Sessions({ item }: { item: Instance }) {
   }, [item.name, count, found]);
   const end = async (avatarId: string) => {
     try {
-      if (avatarId === mine) await leave(item.name);
-      else await api.disconnect(avatarId);
+      await leave(item.name, avatarId);
       say(`Session ${avatarId} was ended.`);
     } catch (error) {
       say(api.told(error), true);

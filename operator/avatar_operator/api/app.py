@@ -60,6 +60,7 @@ def build(
         # No part of the API that others build on.
         app.add_route("/console", console.root, ["GET"], include_in_schema=False)
         app.add_route("/console/live", console.live, ["GET"], include_in_schema=False)
+        app.add_route("/console/ice/{name}", console.ice_servers, ["GET"], include_in_schema=False)
         app.add_route("/console/{path:path}", console.file, ["GET"], include_in_schema=False)
     return Edge(app, routes.metrics, origins, local=local)
 

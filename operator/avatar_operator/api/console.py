@@ -22,12 +22,15 @@ from starlette.responses import Response, StreamingResponse
 
 from avatar_operator import __version__
 
+from . import shapes
 from .caller import Principal, Role
 from .door import Door
 from .edge import trail
 from .feed import Feed
+from .ice import Ice
 from .metrics import ApiMetrics
 from .problems import Problem, not_found
+from .routes import path_id
 
 BUNDLE = Path(__file__).parent / "bundle"
 REMEDY = "the console has not been built: run scripts/console (images/build does, too), and start the API again"
@@ -100,6 +103,7 @@ class Console:
 
     feed: Feed
     door: Door
+    ice: Ice
     closing: asyncio.Event
     metrics: ApiMetrics
     now: Callable[[], datetime]
@@ -127,6 +131,21 @@ class Console:
         if request.headers.get("if-none-match") == found.tag:
             return Response(status_code=304, headers=headers)
         return Response(found.body, headers=headers, media_type=found.kind)
+
+    async def ice_servers(self, request: Request) -> Response:
+        """What a page needs before it makes an offer to this instance: RTCIceServers with credentials of its own."""
+        who, path = await self.door.enter(request, "console-ice", Role.USER)
+        await self.door.limit(who, "offers")
+        text = path_id(request, "name")
+        path.facts |= {"avatar_id": text}
+        world = self.feed.world
+        item = world.instance(text)
+        pool = world.pool(item.spec.pool_ref) if item is not None else None
+        if pool is None:
+            raise not_found(f"there is no instance {text!r}")
+        found = await self.ice.servers(pool, who.subject or "console", self.now())
+        servers = [shapes.Ice(s.urls, s.username, s.credential) for s in found]
+        return Response(msgspec.json.encode({"ice_servers": servers}), media_type="application/json")
 
     async def live(self, request: Request) -> Response:
         """Everything there is, then what changes, as server-sent events."""

@@ -180,7 +180,7 @@ class _Parts:
         console = None
         if options.console:
             pool = options.policy.pool
-            console = Console(self.feed, door, self.starts.closing, metrics, _now, pool, alone, Bundle.read())
+            console = Console(self.feed, door, ice, self.starts.closing, metrics, _now, pool, alone, Bundle.read())
         self.app = app.build(routes, signals, console, origins=options.origins, local=alone)
         self.tasks: list[asyncio.Task[None]] = []
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.api import Api
 from tests.support.operator import Operator
@@ -38,20 +40,29 @@ ONE_CLUSTER = "e2e"
 RERUNS = ROOT / "out/reruns.txt"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `pytest -n`, a module's tests stay together, and the longest group goes first.
+class _ByCluster(LoadScopeScheduling):
+    """With `pytest -n`, a module's tests stay together, and those that share one cluster do."""
 
-    Several clusters on few cores delay each other: a test of real processes that fails then is run once more. The
-    closing line counts it as rerun, and out/reruns.txt keeps why it failed: a rerun is a fault to look at.
+    def _split_scope(self, nodeid: str) -> str:
+        return ONE_CLUSTER if nodeid.startswith(f"tests/{ONE_CLUSTER}/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByCluster:
+    """Once, by the process that hears of all workers."""
+    RERUNS.unlink(missing_ok=True)
+    return _ByCluster(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `pytest -n`, the longest group goes first, and what fails under the load of two runs once more.
+
+    Several clusters on few cores delay each other. The closing line counts a test run again as rerun, and
+    out/reruns.txt keeps why it failed: a rerun is a fault to look at.
     """
-    if not config.getoption("numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
-        return
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        RERUNS.unlink(missing_ok=True)
+        return
     for item in items:
-        part = item.path.relative_to(ROOT / "tests").parts[0]
-        item.add_marker(pytest.mark.xdist_group(ONE_CLUSTER if part == ONE_CLUSTER else item.path.stem))
-        if part != "unit":
+        if not item.path.is_relative_to(ROOT / "tests/unit"):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
     items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / ONE_CLUSTER))
 

@@ -62,6 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     for item in items:
+        # schemathesis gives all its tests one id, by which xdist tells tests apart.
+        item._nodeid = f"{item.nodeid.rpartition('::')[0]}::{item.name}"
         if not item.path.is_relative_to(ROOT / "tests/unit"):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
     items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / ONE_CLUSTER))

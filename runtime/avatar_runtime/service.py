@@ -47,6 +47,7 @@ class Service:
         self.media_host = MediaHost(config.media.hosts)
         self.reach = Reach(self.media_host, self.ice.usable)
         self._frames_before = 0
+        self._first_frame: float | None = None
         self._renderer = Renderer(avatar)
         # The renderer belongs to one thread, and a new shape takes too long for the event loop.
         self._artist = ThreadPoolExecutor(1, thread_name_prefix="artist")
@@ -99,6 +100,7 @@ class Service:
         try:
             if session is not None:
                 self._frames_before += session.frames
+                self._first_frame = self._first_frame or session.first_frame
                 await session.close()
         finally:
             self.registry.close(sessionid, time.monotonic())
@@ -152,7 +154,11 @@ class Service:
         self._artist.shutdown(wait=False, cancel_futures=True)
 
     def health(self) -> dict[str, Any]:
-        """What ``GET /health`` says. ``frames`` only grows: what sessions got that have ended counts on."""
+        """What ``GET /health`` says. ``frames`` only grows: what sessions got that have ended counts on.
+
+        ``first_frame_at``: when this process showed its first picture to anybody, in seconds since the epoch.
+        """
+        first = [self._first_frame, *(s.first_frame for s in self.sessions.values())]
         connected = {e.sessionid for e in self.registry.entries.values() if e.state is State.CONNECTED}
         return {
             "status": "draining" if self.registry.draining else "healthy",
@@ -163,6 +169,7 @@ class Service:
             "speaking": sum(s.speaking for s in self.sessions.values()),
             "viewers": sum(s.video and sessionid in connected for sessionid, s in self.sessions.items()),
             "frames": self._frames_before + sum(s.frames for s in self.sessions.values()),
+            "first_frame_at": min((moment for moment in first if moment is not None), default=None),
             "avatar": self.avatar.name,
             **({} if self.gpus.seen is None else {"gpus": self.gpus.seen}),
         }

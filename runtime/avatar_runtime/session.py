@@ -167,6 +167,11 @@ class Session:
         return self._face.sent
 
     @property
+    def first_frame(self) -> float | None:
+        """When the first of them was (seconds since the epoch)."""
+        return self._face.began
+
+    @property
     def speaking(self) -> bool:
         """Whether something is being said, or will be."""
         return self._synthesising or not self._sentences.empty() or self._timeline.is_speaking(self._clock.now())

@@ -101,6 +101,8 @@ class FaceTrack(MediaStreamTrack):
         self.recorder: Recorder | None = None
         self.sent = 0
         """Pictures handed to the peer so far."""
+        self.began: float | None = None
+        """When the first one was (seconds since the epoch)."""
 
     async def recv(self) -> VideoFrame:
         """Return the next picture when its time has come."""
@@ -119,6 +121,7 @@ class FaceTrack(MediaStreamTrack):
         frame.time_base = Fraction(1, VIDEO_CLOCK)
         self._next += 1
         self.sent += 1
+        self.began = self.began or time.time()
         return frame
 
 

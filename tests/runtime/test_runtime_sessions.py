@@ -254,10 +254,19 @@ async def test_frames_are_counted_for_those_who_watch_and_never_fewer(make_runti
         _, said = await call("GET", f"{runtime.url}/health")
         return said["viewers"], said["frames"]
 
+    async def first_frame() -> float | None:
+        _, said = await call("GET", f"{runtime.url}/health")
+        return said["first_frame_at"]
+
     assert await health() == (0, 0)
+    assert await first_frame() is None
+    before = time.time()
     async with AvatarSession.connect(runtime.url):
         viewers, first = await health()
         assert viewers == 1
+        shown = await first_frame()
+        assert shown is not None
+        assert before <= shown <= time.time()
 
         async def more() -> bool:
             return (await health())[1] >= first + 5
@@ -270,3 +279,5 @@ async def test_frames_are_counted_for_those_who_watch_and_never_fewer(make_runti
 
     await until("nobody watching", left, 10)
     assert (await health())[1] >= last
+    async with AvatarSession.connect(runtime.url):
+        assert await first_frame() == shown, "the first one stays the first"

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avatar_operator.domain.coldstart import PHASES, phases
+from avatar_operator.domain.coldstart import PHASES, first_frame, phases
 from avatar_operator.domain.resources import LastTermination, Pod
+from avatar_operator.domain.view import Activity
 from tests.unit.builders import NOW, ago, bare_pod, condition, having, instance, running, waiting
 
 # Instance made 60 s ago, pod 50, scheduled 48, container 30, answered 5, and now it serves.
@@ -52,6 +53,24 @@ def test_whoever_sees_it_answer_first_counts() -> None:
 )
 def test_what_cannot_be_told_is_left_out(pod: Pod, missing: set[str]) -> None:
     assert phases(instance(age=60), pod, ago(5), NOW).keys() == set(PHASES) - missing
+
+
+@pytest.mark.parametrize(
+    ("ready", "seen", "since", "expected"),
+    [
+        (ago(10), ago(7), ago(60), 3.0),
+        (ago(10), ago(10.4), ago(60), 0.0),
+        (ago(10), None, ago(60), None),
+        (None, ago(7), ago(60), None),
+        (ago(10), ago(7), ago(5), None),
+    ],
+    ids=["seen", "seconds are whole in Kubernetes", "nobody looked", "not ready", "ready before this process was"],
+)
+def test_the_first_picture(
+    ready: datetime | None, seen: datetime | None, since: datetime, expected: float | None
+) -> None:
+    pod = bare_pod(conditions=(condition("Ready", "True", since=ready),) if ready else ())
+    assert first_frame(pod, Activity(NOW, 1, first_frame=seen), since) == expected
 
 
 def test_an_instance_that_ran_before_did_not_queue_since_its_creation() -> None:

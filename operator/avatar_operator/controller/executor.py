@@ -32,13 +32,14 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
-from avatar_operator.domain.coldstart import phases
+from avatar_operator.domain.coldstart import FIRST_FRAME, first_frame, phases
 from avatar_operator.domain.devices import allocated, placement_of
 from avatar_operator.domain.eviction import marks
 from avatar_operator.domain.flow import STALLED, mark
 from avatar_operator.domain.names import (
     LABEL_GROUP,
     LABEL_MANAGED_BY,
+    LABEL_POOL,
     LABEL_PORT,
     MANAGER,
     claim_name,
@@ -77,11 +78,12 @@ class Memory:
     runtime: RuntimeView = field(default_factory=RuntimeView)
     gpu: GpuHints = field(default_factory=GpuHints)
     rejection: tuple[str, str] | None = None
+    shown: bool = False
 
     def about(self, pod: Pod) -> None:
         """Forget what was remembered of another pod."""
         if self.pod_uid != pod.metadata.uid:
-            self.pod_uid, self.runtime = pod.metadata.uid, RuntimeView()
+            self.pod_uid, self.runtime, self.shown = pod.metadata.uid, RuntimeView(), False
             self.gpu = GpuHints(wrote=self.gpu.wrote, confirmed=self.gpu.confirmed)
 
     def note(self, view: GroupView) -> GroupView:
@@ -115,6 +117,7 @@ class Executor:
         self._metrics = metrics
         self._quarantine_later = later
         self._namespaces = tuple(namespaces) or ("",)
+        self._began = datetime.now(UTC)
 
     def prepare(self, key: GroupKey, pool: PoolKey, action: Action) -> None:
         """What must be known before anything else is planned: the port of a claim or a pod on its way."""
@@ -174,6 +177,7 @@ class Executor:
         elif isinstance(action, ProbeActivity):
             seen = await self._probe.activity(host, port)
             memory.runtime = replace(memory.runtime, activity=seen, frames=mark(memory.runtime.frames, seen))
+            self._measure_first_frame(action.pod, seen, memory)
             log.debug("probed", extra={**_about(action.pod), "sessions": seen.sessions, "error": seen.error})
         elif isinstance(action, ProbeMedia):
             report = await self._probe.media(host, port)
@@ -430,6 +434,14 @@ class Executor:
                 self._metrics.start_phase_seconds.labels(meta.namespace, pool, phase).observe(seconds)
         if new.get("phase") == "Stopped":
             self._metrics.collected.labels(meta.namespace, pool, "Sleep", str(new.get("reason", old.reason))).inc()
+
+    def _measure_first_frame(self, pod: Pod, seen: Activity, memory: Memory) -> None:
+        seconds = first_frame(pod, seen, self._began)
+        if seconds is not None and not memory.shown:
+            memory.shown = True
+            meta = pod.metadata
+            labels = (meta.namespace, meta.labels.get(LABEL_POOL, ""), FIRST_FRAME)
+            self._metrics.start_phase_seconds.labels(*labels).observe(seconds)
 
     async def _delete_instance(self, action: DeleteInstance) -> None:
         instance = action.instance

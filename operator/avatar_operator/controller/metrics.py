@@ -65,7 +65,8 @@ class Metrics:
         self.start_phase_seconds = Histogram(
             "avatar_operator_start_phase_seconds",
             "Parts of a cold start: queue (instance to pod), schedule, pull (to a running container), load (to the "
-            "runtime's first answer), ready (to the instance's status); in whole seconds of Kubernetes",
+            "runtime's first answer), ready (to the instance's status), first_frame (to the first picture that "
+            "somebody sees, waiting for somebody included); in whole seconds of Kubernetes",
             ["namespace", "pool", "phase"],
             buckets=(0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 900),
             registry=registry,

@@ -58,6 +58,7 @@ class RuntimeProbe:
                 gpus=_gpus(health),
                 frames=_count(health, "frames"),
                 viewers=_count(health, "viewers") or 0,
+                first_frame=_moment(health, "first_frame_at"),
             )
         except (*UNREACHABLE, ValueError) as error:
             return Activity(datetime.now(UTC), None, error=f"{base}/health: {type(error).__name__} {error}".strip())
@@ -119,6 +120,15 @@ def _gpus(health: dict[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(seen, list) or not all(isinstance(uuid, str) for uuid in seen):
         return None
     return tuple(seen)
+
+
+def _moment(health: dict[str, Any], name: str) -> datetime | None:
+    """Seconds since the epoch that the runtime tells, as a moment; None when it tells none that could be one."""
+    found = health.get(name)
+    try:
+        return datetime.fromtimestamp(found, UTC) if isinstance(found, (int, float)) and found > 0 else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _count(health: dict[str, Any], name: str) -> int | None:

@@ -6,8 +6,24 @@ from datetime import datetime
 
 from .podstate import started_at
 from .resources import Instance, Pod
+from .view import Activity
 
 PHASES = ("queue", "schedule", "pull", "load", "ready")
+
+# The last part: from serving to the first picture that somebody sees. Told by the runtime, when it is asked next.
+FIRST_FRAME = "first_frame"
+
+
+def first_frame(pod: Pod, seen: Activity, since: datetime) -> float | None:
+    """Seconds from the pod's Ready to the first picture that somebody saw; None where they cannot be told.
+
+    Waiting for that somebody is included. A pod that was ready before ``since`` was counted by another process, or
+    would be twice.
+    """
+    ready = pod.ready_since
+    if ready is None or ready < since or seen.first_frame is None:
+        return None
+    return max(0.0, (seen.first_frame - ready).total_seconds())
 
 
 def phases(instance: Instance, pod: Pod, answered: datetime | None, now: datetime) -> dict[str, float]:

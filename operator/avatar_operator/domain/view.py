@@ -29,7 +29,8 @@ class Activity:
 
     ``gpus``: the UUIDs that it sees; None = it does not tell. ``frames``: video
     frames that it has handed to viewers in all, None = it does not count them;
-    ``viewers``: connected sessions that take video.
+    ``viewers``: connected sessions that take video. ``first_frame``: when it showed
+    its first picture to anybody.
     """
 
     at: datetime
@@ -40,6 +41,7 @@ class Activity:
     gpus: tuple[str, ...] | None = None
     frames: int | None = None
     viewers: int = 0
+    first_frame: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

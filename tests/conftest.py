@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import pytest
+from _pytest.nodeid import coerce_node_id
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -62,8 +63,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     for item in items:
-        # schemathesis gives all its tests one id, by which xdist tells tests apart.
-        item._nodeid = f"{item.nodeid.rpartition('::')[0]}::{item.name}"
+        if not item.nodeid.endswith(item.name):
+            # schemathesis gives all its tests one id, and of tests of one id xdist runs the first alone.
+            item._id = coerce_node_id(f"{item.nodeid.rpartition('::')[0]}::{item.name}")
         if not item.path.is_relative_to(ROOT / "tests/unit"):
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
     items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / ONE_CLUSTER))

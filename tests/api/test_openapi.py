@@ -96,7 +96,9 @@ def test_every_operation(url: str, case: Any) -> None:
     done.append(1)
     # What names the session in place of avatar_id stands in a header: the body's schema cannot say so.
     keyed = "Idempotency-Key" in (case.headers or {})
-    case.call_and_validate(base_url=url, excluded_checks=[negative_data_rejection] if keyed else [])
+    # In a form everything is text: `true` is a string there, whatever it was meant to violate.
+    form = case.media_type == "multipart/form-data"
+    case.call_and_validate(base_url=url, excluded_checks=[negative_data_rejection] if keyed or form else [])
 
 
 def test_there_were_enough_cases() -> None:

@@ -67,16 +67,22 @@ class Following:
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def follow(self, api: Api, namespace: str) -> None:
-        """Until cancelled."""
-        async for event in api.watch("avatarinstances", namespace):
-            item = event["object"]
-            name = item["metadata"]["name"]
-            async with self.news:
-                if event["type"] == "DELETED":
-                    self.gone[name] = datetime.now(UTC)
-                else:
-                    self.statuses[name] = item.get("status", {})
-                self.news.notify_all()
+        """Until cancelled: the API server ends the stream of one who is too busy to read it."""
+        while True:
+            async for event in api.watch("avatarinstances", namespace):
+                await self._hear(event["object"], gone=event["type"] == "DELETED")
+            there = {item["metadata"]["name"] for item in await api.list("avatarinstances", namespace)}
+            for name in self.statuses.keys() - there - self.gone.keys():
+                await self._hear({"metadata": {"name": name}}, gone=True)
+
+    async def _hear(self, item: Json, *, gone: bool) -> None:
+        name = item["metadata"]["name"]
+        async with self.news:
+            if gone:
+                self.gone[name] = datetime.now(UTC)
+            else:
+                self.statuses[name] = item.get("status", {})
+            self.news.notify_all()
 
     async def until(self, what: str, good: Callable[[], bool], timeout: float = LIMIT_SECONDS) -> None:
         """Wait for something that follows from what was told."""

@@ -235,8 +235,15 @@ async def test_a_watch_beyond_repair_ends_the_operator(world: World, proxy: Prox
     await _running(world)
     proxy.refuse(lambda call: call.verb == "watch" and call.resource == "pods", 410, times=-1)
     proxy.cut_watches()
+    said: list[str] = []
+    async with asyncio.timeout(30):
+        while operator.running:
+            said.append(await operator.readiness())
+    # An empty page: it does not listen any more.
+    unready = next(i for i, page in enumerate(said) if page != "ok")
+    assert "ok" not in said[unready:], "ready again while it ends"
     assert operator.process is not None
-    assert await asyncio.to_thread(operator.process.wait, 30) == 1
+    assert operator.process.returncode == 1
 
 
 async def test_a_silent_watch_is_noticed_and_what_it_missed_put_right(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -100,6 +102,23 @@ class Operator:
             if time.monotonic() > deadline:
                 raise AssertionError(f"the operator is not ready after {timeout} s ({state}):\n{self.tail()}")
             await asyncio.sleep(0.05)
+
+    @contextlib.asynccontextmanager
+    async def kept_running(self) -> AsyncIterator[None]:
+        """Started again whenever it has ended, as a kubelet does, until the block ends."""
+
+        async def keep() -> None:
+            while True:
+                if not self.running:
+                    self.launch()
+                await asyncio.sleep(0.1)
+
+        keeping = asyncio.create_task(keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
 
     async def readiness(self) -> str:
         """What /readyz says; "ok" when ready."""

@@ -29,12 +29,14 @@ class Health:
         reconciler: Reconciler,
         forbidden: Forbidden,
         tasks_failed: Callable[[], str],
+        ending: Callable[[], bool],
     ) -> None:
         self._client = client
         self._resync = resync
         self._forbidden = forbidden
         self._reconciler = reconciler
         self._tasks_failed = tasks_failed
+        self._ending = ending
 
     def dead(self) -> str:
         """What a restart would cure."""
@@ -47,6 +49,8 @@ class Health:
         """What keeps the operator from knowing or doing its work."""
         if dead := self.dead():
             return dead
+        if self._ending():
+            return "the process is ending"
         if self._resync.synced_at is None:
             why = f": {self._resync.problem}" if self._resync.problem else ""
             return f"not synced with the API server yet{why}"

@@ -47,7 +47,7 @@ from avatar_operator.domain.names import (
 from avatar_operator.domain.objects import mended
 from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.plan import wants_to_run
-from avatar_operator.domain.resources import Avatar, Instance, InstanceStatus, Pod, Service
+from avatar_operator.domain.resources import Instance, Pod, Service
 from avatar_operator.domain.status import full
 from avatar_operator.domain.view import Activity, GpuHints, GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.client import KubeClient
@@ -60,7 +60,7 @@ from .confirm import CONFLICT_PAUSE_SECONDS, free_for, pause
 from .gate import Gate
 from .keys import PoolKey, group_of
 from .metrics import Metrics
-from .patched import take_in
+from .patched import read_again, take_in
 from .probe import RuntimeProbe
 from .store import Store
 
@@ -239,7 +239,7 @@ class Executor:
         meta = action.service.metadata
         seen = {**action.change.get("metadata", {}), "resourceVersion": meta.resource_version}
         patch = self._client.merge_patch(SERVICES, meta.namespace, meta.name, {**action.change, "metadata": seen})
-        if await take_in(self._client, self._store, SERVICES, Service, meta, patch):
+        if await take_in(self._client, self._store, SERVICES, action.service, patch):
             log.info("mended", extra={"namespace": meta.namespace, "claim": meta.name, "group": key.id})
 
     async def _release_claim(self, key: GroupKey, service: Service) -> None:
@@ -300,9 +300,8 @@ class Executor:
 
     async def _raise_estimate(self, action: RaiseEstimate) -> None:
         meta = action.avatar.metadata
-        body = {"metadata": {"resourceVersion": meta.resource_version}, "status": {"vram": full(action.vram)}}
-        patch = self._client.merge_patch(AVATARS, meta.namespace, meta.name, body, "status")
-        if await take_in(self._client, self._store, AVATARS, Avatar, meta, patch):
+        patch = self._client.patch_status(AVATARS, action.avatar, {"vram": full(action.vram)}, exact=True)
+        if await take_in(self._client, self._store, AVATARS, action.avatar, patch):
             text = f"a pod ran out of GPU memory; the next one reserves {action.vram.estimate_mib} MiB"
             self._recorder.record("Avatar", meta, Event("Warning", "EstimateRaised", text))
 
@@ -382,19 +381,13 @@ class Executor:
     async def _patch_pod(self, pod: Pod, body: Json) -> None:
         meta = pod.metadata
         patch = self._client.merge_patch(PODS, meta.namespace, meta.name, body)
-        await take_in(self._client, self._store, PODS, Pod, meta, patch)
+        await take_in(self._client, self._store, PODS, pod, patch)
 
     # ---- instances ---------------------------------------------------------------------
 
     async def _patch_status(self, action: PatchStatus, memory: Memory) -> None:
-        meta = action.instance.metadata
-        if action.exact or action.instance.status == InstanceStatus():
-            body = {"metadata": {"resourceVersion": meta.resource_version}, "status": action.status}
-            patch = self._client.merge_patch(INSTANCES, meta.namespace, meta.name, body, "status")
-        else:
-            # By UID, which keeps it off a namesake made meanwhile: a backend that counts must not hold it up.
-            patch = self._client.patch_status(INSTANCES, meta.namespace, meta.name, meta.uid, action.status)
-        if await take_in(self._client, self._store, INSTANCES, Instance, meta, patch):
+        patch = self._client.patch_status(INSTANCES, action.instance, action.status, exact=action.exact)
+        if await take_in(self._client, self._store, INSTANCES, action.instance, patch):
             self._tell(action)
             self._measure(action, memory)
 
@@ -454,7 +447,7 @@ class Executor:
             pass
         except ConflictError:
             # Somebody changed it since the plan looked: perhaps a client came. Plan again.
-            await self._read_again(instance)
+            await read_again(self._client, self._store, INSTANCES, instance)
             return
         else:
             if instance.counted_connections:
@@ -468,15 +461,6 @@ class Executor:
                 extra={"namespace": meta.namespace, "instance": meta.name, "port": instance.status.port},
             )
         self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
-
-    async def _read_again(self, instance: Instance) -> None:
-        meta = instance.metadata
-        try:
-            raw = await self._client.get(INSTANCES, meta.namespace, meta.name)
-        except NotFoundError:
-            self._store.remove(Instance, meta.namespace, meta.name, meta.uid, meta.resource_version)
-            return
-        self._store.apply(msgspec.json.decode(raw, type=Instance))
 
 
 def _port(action: CreatePod) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable
 
 import msgspec
 
-from avatar_operator.domain.resources import Meta
 from avatar_operator.kube.client import KubeClient, Resource
 from avatar_operator.kube.errors import ConflictError, NotFoundError
 from avatar_operator.kube.kinds import AnyObject
@@ -15,23 +14,31 @@ from .store import Store
 
 
 async def take_in(
-    client: KubeClient,
-    store: Store,
-    resource: Resource,
-    kind: type[AnyObject],
-    meta: Meta,
-    patch: Awaitable[bytes],
+    client: KubeClient, store: Store, resource: Resource, item: AnyObject, patch: Awaitable[bytes]
 ) -> bool:
-    """Await ``patch`` of the object of ``meta``; the store knows the object by then. Whether it was patched.
+    """Await ``patch`` of ``item``; the store knows the object by then. Whether it was patched.
 
     Where somebody else was faster it is read again, and planned with; one that is gone is forgotten.
     """
+    meta = item.metadata
     try:
-        raw, done = await patch, True
+        raw = await patch
     except NotFoundError:
-        store.remove(kind, meta.namespace, meta.name, meta.uid, meta.resource_version)
+        store.remove(type(item), meta.namespace, meta.name, meta.uid, meta.resource_version)
         return False
     except ConflictError:
-        raw, done = await client.get(resource, meta.namespace, meta.name), False
-    store.apply(msgspec.json.decode(raw, type=kind))
-    return done
+        await read_again(client, store, resource, item)
+        return False
+    store.apply(msgspec.json.decode(raw, type=type(item)))
+    return True
+
+
+async def read_again(client: KubeClient, store: Store, resource: Resource, item: AnyObject) -> None:
+    """Let the store know what the API server has of ``item`` now; one that is gone is forgotten."""
+    meta = item.metadata
+    try:
+        raw = await client.get(resource, meta.namespace, meta.name)
+    except NotFoundError:
+        store.remove(type(item), meta.namespace, meta.name, meta.uid, meta.resource_version)
+        return
+    store.apply(msgspec.json.decode(raw, type=type(item)))

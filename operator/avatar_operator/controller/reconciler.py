@@ -7,16 +7,13 @@ import logging
 import time
 from datetime import UTC, datetime
 
-import msgspec
-
-from avatar_operator.domain.gpunode import GpuNode
 from avatar_operator.domain.plan import plan
-from avatar_operator.domain.resources import Avatar, Pod, Pool
+from avatar_operator.domain.resources import Avatar, Pod
 from avatar_operator.domain.summaries import avatar_patch, gpunode_patch, pool_patch
 from avatar_operator.domain.tts_view import TtsKey
 from avatar_operator.domain.view import GroupKey
 from avatar_operator.kube.client import KubeClient
-from avatar_operator.kube.errors import ApiError, NotFoundError
+from avatar_operator.kube.errors import ApiError
 from avatar_operator.kube.kinds import AVATARS, GPUNODES, POOLS
 
 from .budgets import Budgets
@@ -25,6 +22,7 @@ from .gate import Later
 from .keys import AvatarKey, GpuNodeKey, Key, PoolKey
 from .leader import STAND_BY_SECONDS, Alone, Leadership
 from .metrics import Metrics
+from .patched import take_in
 from .queue import WorkQueue
 from .store import Store
 from .tts_worker import TtsWorker
@@ -188,14 +186,8 @@ class Reconciler:
             datetime.now(UTC),
             self._store.gpu_pool(pool),
         )
-        if change is None:
-            return
-        try:
-            raw = await self._client.merge_patch(POOLS, key.namespace, key.name, {"status": change}, "status")
-        except NotFoundError:
-            self._store.remove(Pool, key.namespace, key.name, pool.metadata.uid)
-            return
-        self._store.apply(msgspec.json.decode(raw, type=Pool))
+        if change is not None:
+            await take_in(self._client, self._store, POOLS, pool, self._client.patch_status(POOLS, pool, change))
 
     async def _gpunode(self, key: GpuNodeKey) -> None:
         """What is reserved on a node's GPUs, for those who read it with kubectl."""
@@ -204,14 +196,8 @@ class Reconciler:
             return
         rooms = [self._store.gpus.room(gpu.uuid) for gpu in node.status.gpus]
         change = gpunode_patch(node, self._store.gpus.reserved_on(key.name), rooms)
-        if change is None:
-            return
-        try:
-            raw = await self._client.merge_patch(GPUNODES, "", key.name, {"status": change}, "status")
-        except NotFoundError:
-            self._store.remove(GpuNode, "", key.name, node.metadata.uid)
-            return
-        self._store.apply(msgspec.json.decode(raw, type=GpuNode))
+        if change is not None:
+            await take_in(self._client, self._store, GPUNODES, node, self._client.patch_status(GPUNODES, node, change))
 
     async def _avatar(self, key: AvatarKey) -> None:
         """The status of the Avatars of one name: which of them counts."""
@@ -220,15 +206,9 @@ class Reconciler:
         for avatar in self._store.avatars(key):
             change = avatar_patch(avatar, first, datetime.now(UTC), 0 if first else observed)
             first = first or avatar
-            if change is None:
-                continue
-            meta = avatar.metadata
-            try:
-                raw = await self._client.merge_patch(AVATARS, meta.namespace, meta.name, {"status": change}, "status")
-            except NotFoundError:
-                self._store.remove(Avatar, meta.namespace, meta.name, meta.uid)
-            else:
-                self._store.apply(msgspec.json.decode(raw, type=Avatar))
+            if change is not None:
+                patch = self._client.patch_status(AVATARS, avatar, change)
+                await take_in(self._client, self._store, AVATARS, avatar, patch)
 
 
 def _served(live: list[Pod], memory: Memory) -> Pod:

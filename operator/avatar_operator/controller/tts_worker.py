@@ -13,7 +13,7 @@ import msgspec
 from avatar_operator.domain.devices import placement_of
 from avatar_operator.domain.names import ANNOTATION_GPU_INDEX, ANNOTATION_GPU_MIB, ANNOTATION_GPU_NODE, LABEL_GPU
 from avatar_operator.domain.resources import Service
-from avatar_operator.domain.tts import Deployment, TtsEngine
+from avatar_operator.domain.tts import Deployment
 from avatar_operator.domain.tts_plan import plan
 from avatar_operator.domain.tts_view import (
     ConfirmEngine,
@@ -149,13 +149,13 @@ class TtsWorker:
         patch = {**body, "metadata": {**(given if isinstance(given, dict) else {})}}
         patch["metadata"] |= {"uid": meta.uid, "resourceVersion": meta.resource_version}  # type: ignore[operator]
         patching = self._client.merge_patch(SERVICES, meta.namespace, meta.name, patch)
-        await take_in(self._client, self._store, SERVICES, Service, meta, patching)
+        await take_in(self._client, self._store, SERVICES, service, patching)
 
     async def _patch_deployment(self, deployment: Deployment, operations: list[dict[str, object]]) -> None:
         meta = deployment.metadata
         seen = {"op": "replace", "path": "/metadata/resourceVersion", "value": meta.resource_version}
         patch = self._client.json_patch(DEPLOYMENTS, meta.namespace, meta.name, [seen, *operations])
-        await take_in(self._client, self._store, DEPLOYMENTS, Deployment, meta, patch)
+        await take_in(self._client, self._store, DEPLOYMENTS, deployment, patch)
 
     async def _confirm(self, key: TtsKey, action: ConfirmEngine) -> None:
         """Everything that is written by now fits on the GPU, or the reservation is taken back."""
@@ -180,9 +180,8 @@ class TtsWorker:
 
     async def _say(self, key: TtsKey, action: SayEngine) -> None:
         meta = action.engine.metadata
-        body = {"metadata": {"resourceVersion": meta.resource_version}, "status": action.status}
-        patch = self._client.merge_patch(ENGINES, meta.namespace, meta.name, body, "status")
-        if not await take_in(self._client, self._store, ENGINES, TtsEngine, meta, patch):
+        patch = self._client.patch_status(ENGINES, action.engine, action.status, exact=True)
+        if not await take_in(self._client, self._store, ENGINES, action.engine, patch):
             return
         now = datetime.now(UTC)
         hints = self._hints[key]

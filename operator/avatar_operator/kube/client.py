@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import msgspec
+
+from avatar_operator.domain.resources import Meta
 
 from .errors import BusyError, ConflictError, NotFoundError, RejectedError, from_status
 
@@ -38,6 +40,18 @@ LIST_PAGE = 2000
 WATCH_LINE_LIMIT = 16 << 20
 
 Observer = Callable[[str, str, int, float], None]
+
+
+class WithStatus(Protocol):
+    """A state of a custom resource."""
+
+    @property
+    def metadata(self) -> Meta:
+        """Its metadata."""
+
+    @property
+    def status(self) -> msgspec.Struct:
+        """Its status; all defaults where it has none."""
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -198,21 +212,27 @@ class KubeClient:
             headers={"Content-Type": JSON_PATCH},
         )
 
-    async def patch_status(self, resource: Resource, namespace: str, name: str, uid: str, status: Json) -> bytes:
-        """Set fields of .status, whole each (None removes), of the custom resource with that ``uid`` and a status.
+    async def patch_status(self, resource: Resource, item: WithStatus, status: Json, *, exact: bool = False) -> bytes:
+        """Set fields of .status, whole each (None removes), of the custom resource that ``item`` is a state of.
 
-        Raises ConflictError when another one has its name, or it has no status. Of a merge patch to this subresource
-        the API server takes the status alone: a metadata.uid in it is not held against the object's.
+        Raises ConflictError when another one has its name by now; with ``exact``, when it is another version. Of a
+        merge patch to this subresource the API server takes the status alone: a metadata.uid in it is not held
+        against the object's. So it goes by resourceVersion, or by a JSON patch that tests the UID, which those who
+        write the same status do not hold up.
         """
-        path = resource.path(namespace, name, "status")
-        headers = {"Content-Type": JSON_PATCH}
+        meta = item.metadata
+        if exact or item.status == type(item.status)():
+            # A JSON patch sets no field of a status that is not there yet.
+            body = {"metadata": {"resourceVersion": meta.resource_version}, "status": status}
+            return await self.merge_patch(resource, meta.namespace, meta.name, body, "status")
+        path = resource.path(meta.namespace, meta.name, "status")
+        body_by_uid, headers = status_operations(meta.uid, status), {"Content-Type": JSON_PATCH}
         try:
-            return await self._request("PATCH", resource, path, body=status_operations(uid, status), headers=headers)
+            return await self._request("PATCH", resource, path, body=body_by_uid, headers=headers)
         except RejectedError as error:
             if error.status == 422 and error.message.startswith(NOT_APPLICABLE):
-                raise ConflictError(
-                    409, "Conflict", f"{resource.plural} {name} is not the one with UID {uid}"
-                ) from error
+                text = f"{resource.plural} {meta.name} is not the one with UID {meta.uid}"
+                raise ConflictError(409, "Conflict", text) from error
             raise
 
     async def apply(

@@ -26,6 +26,12 @@ def new_pod(seconds: float) -> InstanceStatus:
     return InstanceStatus(connections=2, ready_time=ago(seconds), conditions=doubted(1000).conditions)
 
 
+def ready_again(seconds: float) -> InstanceStatus:
+    """In doubt for long, and in a pod that was not ready until so many seconds ago."""
+    ready = condition("Ready", "True", "Serving", "", ago(seconds))
+    return InstanceStatus(connections=2, ready_time=ago(2000), conditions=(ready, *doubted(1000).conditions))
+
+
 RECOUNTED = ("CountConfirmed", "Unknown", "Recounted", "3 connections are counted, and the runtime has no session")
 AGAIN = ("CountConfirmed", "False", "NoSession", RECOUNTED[3])
 FINE = InstanceStatus(connections=2)
@@ -61,6 +67,8 @@ CLEARED = InstanceStatus(connections=2, conditions=(condition(*CONFIRMED, ago(9)
         ),
         pytest.param(new_pod(290), 2, seen(0), Leak(next_look=later(10)), id="a-new-pod-is-given-the-same-time"),
         pytest.param(new_pod(300), 2, seen(0), Leak(correct=True), id="long-enough-in-the-new-pod"),
+        pytest.param(ready_again(290), 2, seen(0), Leak(next_look=later(10)), id="nobody-could-come-back-meanwhile"),
+        pytest.param(ready_again(300), 2, seen(0), Leak(correct=True), id="long-enough-since-they-can"),
     ],
 )
 def test_look(status: InstanceStatus, counted: int, activity: Activity | None, expected: Leak) -> None:

@@ -81,7 +81,7 @@ def serving(name: str = "one", *, age: float = 600, **fields: Any) -> Instance:
         "idle_deadline": later(1000),
         "observed_sessions": 0,
         "conditions": (
-            condition("Ready", "True", "Serving", "", ago(50)),
+            condition("Ready", "True", "Serving", "", fields.get("ready_time", ago(50))),
             condition("PortClaimed", "True", "Claimed", "Service avatar-8615", ago(50)),
             condition("ActivityKnown", "True", "Known", "", ago(50)),
             media_told()[1],

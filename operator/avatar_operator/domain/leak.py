@@ -4,8 +4,9 @@ The old manager's counts only drifted upwards. Here the runtime is asked now
 and then while a count stands; one that it has contradicted for the pool's
 idle.connectionLeakSeconds is corrected, with an event. Since when it does is
 kept in the condition CountConfirmed, so that a restart does not forget it.
-Whoever connects has that time, too, and so has everybody after a new pod is
-ready: both begin it anew.
+Whoever connects has that time, too, and so has everybody after a pod is ready,
+a new one or one that was not for a while, when nobody could come back to it:
+both begin it anew.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def look(
     if doubt.message != message:
         # Another count than the one in doubt. A condition's time moves only with its status: the next look sets it.
         return Leak((CONDITION, "Unknown", "Recounted", message), next_look=now)
-    due = max(since, status.ready_time or since) + timedelta(seconds=patience)
+    due = max(since, _ready_since(status) or since) + timedelta(seconds=patience)
     if now < due:
         return Leak(next_look=min(next_look, due))
     if activity.at < due or now - activity.at > timedelta(seconds=FRESH_SECONDS):
@@ -69,3 +70,10 @@ def look(
 def _doubt(status: InstanceStatus) -> Condition | None:
     """The condition by which a count is in doubt, or None while it is not."""
     return next((c for c in status.conditions if c.type == CONDITION and c.status == "False"), None)
+
+
+def _ready_since(status: InstanceStatus) -> datetime | None:
+    """Since when clients can reach the pod; None = not known."""
+    ready = next((c for c in status.conditions if c.type == "Ready" and c.status == "True"), None)
+    times = (status.ready_time, ready.last_transition_time if ready is not None else None)
+    return max((time for time in times if time is not None), default=None)

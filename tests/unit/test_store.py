@@ -42,6 +42,10 @@ def plain_pod(server: Instance, port: int) -> Pod:
     return Pod(metadata=service(server, port).metadata)
 
 
+def newer(item: Instance) -> Instance:
+    return msgspec.structs.replace(item, metadata=msgspec.structs.replace(item.metadata, resource_version="2"))
+
+
 def waiting_instances(count: int) -> list[Instance]:
     return [instance(f"i{n}", f"A{n}", age=100 - n) for n in range(count)]
 
@@ -368,6 +372,27 @@ def test_a_pod_without_its_claim_keeps_the_port() -> None:
     assert view(store, two).admission.port == 8615
 
 
+def test_a_port_that_a_status_shows_goes_to_nobody_else() -> None:
+    """Its claim was deleted by hand before it had a pod: clients go by the status until it says otherwise."""
+    showing = InstanceStatus(phase="Starting", port=8615)
+    one, two = instance(status=showing), instance("two", "Bob")
+    store, changed = stored(pool(max_instances=2), avatar(), avatar("Bob"), one, two, service(one))
+    store.remove(Service, NAMESPACE, "avatar-8615")
+    assert store.held(DEFAULT) == set(), "it takes no place in the pool"
+    assert [view(store, m).admission.port for m in (one, two)] == [8615, 8616], "it may have it again itself"
+    changed.clear()
+    store.apply(newer(having(one, phase="Failed", port=None, retry_time=later(9))))
+    assert view(store, two).admission.port == 8615
+    assert key(two) in changed
+
+
+def test_a_port_that_only_one_that_is_being_deleted_shows_is_free() -> None:
+    showing = InstanceStatus(phase="Running", port=8615)
+    one = instance(status=showing, metadata={"deletion_timestamp": NOW})
+    store, _ = stored(pool(), avatar(), avatar("Bob"), one, two := instance("two", "Bob"))
+    assert view(store, two).admission.port == 8615
+
+
 # ---- quarantine -----------------------------------------------------------------------------
 
 
@@ -431,6 +456,7 @@ def things(draw: st.DrawFn) -> AnyObject:
             phase=draw(st.sampled_from(["", "Stopped", "Failed"])),
             connections=draw(st.integers(0, 1)),
             retry_time=draw(st.sampled_from([None, ago(1), later(1)])),
+            port=draw(st.sampled_from([None, 8615, 8616])),
         )
         item = instance(
             name,

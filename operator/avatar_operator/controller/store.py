@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -79,6 +79,10 @@ class _Holders:
     def __len__(self) -> int:
         return len(self._by_port)
 
+    def besides(self, holders: set[str]) -> set[int]:
+        """The ports that others than ``holders`` hold."""
+        return {port for port, by in self._by_port.items() if not by <= holders}
+
     def add(self, port: int, holder: str) -> None:
         self._by_port.setdefault(port, set()).add(holder)
 
@@ -112,6 +116,8 @@ class Store:
         self._held: dict[PoolKey, _Holders] = defaultdict(_Holders)
         self._taken: dict[str, _Holders] = defaultdict(_Holders)
         self._reserved: dict[GroupKey, int] = {}
+        # The port that an instance's status shows: clients go by it, so nobody else gets it until it is taken back.
+        self._shown: dict[ObjectId, int] = {}
         self._pod_avatars: dict[str, tuple[AvatarKey, datetime | None]] = {}
 
     # ---- feeding -------------------------------------------------------------------
@@ -327,7 +333,10 @@ class Store:
         line = self._waiting[group.pool]
         rank = bisect_left(line, group.turn)
         held = len(self._held.get(group.pool, ()))
-        taken = self._taken.get(key.namespace, ())
+        taken: Container[int] = self._taken[key.namespace]
+        if own := {_shown_by(m) for m in group.members.values() if m.status.port is not None}:
+            # Its claim was deleted by hand: it may have its port again.
+            taken = self._taken[key.namespace].besides(own)
         admission = admit(pool.spec.ports, pool.spec.capacity, held, rank, taken)
         if pool.spec.gpu.mode == "None":
             return admission
@@ -438,6 +447,16 @@ class Store:
                 del line[at]
             group.turn = None
 
+    def _note_shown(self, pool: PoolKey, item: Instance, port: int | None) -> None:
+        key, holder = object_id(item.metadata), _shown_by(item)
+        before = self._shown.pop(key, None)
+        if port is not None:
+            self._shown[key] = port
+            self._taken[pool.namespace].add(port, holder)
+        if before is not None and before != port:
+            self._taken[pool.namespace].discard(before, holder)
+            self._wake_next(pool)
+
     def _hold(self, pool: PoolKey, port: int, holder: str) -> None:
         self._held[pool].add(port, holder)
         self._taken[pool.namespace].add(port, holder)
@@ -461,6 +480,7 @@ class Store:
                 key, pool = group_of(item)
                 self._group(key, pool).members[item.metadata.name] = item
                 self._avatar_groups[key.namespace, item.spec.avatar_name].add(key)
+                self._note_shown(pool, item, None if item.metadata.deletion_timestamp else item.status.port)
                 shown, pod_name = item.status.gpu, item.status.pod_name
                 if shown is not None and pod_name and self.gpus.locate(key.namespace, pod_name, shown.uuid):
                     # The others need not keep off every GPU that it could have got.
@@ -518,6 +538,7 @@ class Store:
                     group.members.pop(item.metadata.name, None)
                     if not group.members:
                         self._avatar_groups[key.namespace, item.spec.avatar_name].discard(key)
+                self._note_shown(pool, item, None)
                 self._touch(key)
                 self._changed(pool)
             case Pod():
@@ -675,6 +696,11 @@ class Store:
     def _touch_all(self, keys: set[GroupKey]) -> None:
         for key in list(keys):
             self._touch(key)
+
+
+def _shown_by(item: Instance) -> str:
+    """The instance as a holder of the port that its status shows."""
+    return f"AvatarInstance {item.metadata.name}"
 
 
 def _moved(known: AnyObject, item: AnyObject) -> bool:

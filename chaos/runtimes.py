@@ -29,6 +29,7 @@ class Runtimes:
         # The pod that serves on a port, by UID.
         self._serving: dict[int, str] = {}
         self._taken = 0
+        self._away = 0
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -64,11 +65,16 @@ class Runtimes:
         """None of them answers for a while."""
         began = time.monotonic()
         self._deeds.outages.append((began, began + seconds + 5))
-        for fake in self._fakes.values():
-            await fake.down()
+        self._away += 1
+        if self._away == 1:
+            for fake in self._fakes.values():
+                await fake.down()
         await asyncio.sleep(seconds)
-        for fake in self._fakes.values():
-            await fake.up()
+        self._away -= 1
+        if self._away == 0:
+            # The last of several outages that overlap.
+            for fake in self._fakes.values():
+                await fake.up()
 
     async def _follow(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from avatar_operator.domain.actions import (
     SetDraining,
     SetOwners,
 )
+from avatar_operator.domain.clock import floor
 from avatar_operator.domain.plan import needs_claim, plan, wants_to_run
 from avatar_operator.domain.resources import (
     Instance,
@@ -853,6 +854,29 @@ def test_a_client_that_comes_to_a_count_in_doubt_has_the_whole_time() -> None:
 def test_a_count_that_is_confirmed_after_all() -> None:
     said = patches(plan(with_pod(counted(200), runtime=RuntimeView(seen(1)))))["one"]
     assert {c["type"]: c["status"] for c in said["conditions"]}["CountConfirmed"] == "True"
+
+
+# ---- sessions that lapse -------------------------------------------------------------------------
+
+
+def test_a_session_that_lapses_was_in_use_until_then_whatever_clock_ran_meanwhile() -> None:
+    """It began while no operator looked: the deadlines from before it are nobody's."""
+    server = serving(idle_deadline=ago(1), connections=1, sessions=(Session(id="s", expires=ago(2)),))
+    sharer = sharing(server, idle_deadline=None)
+    result = plan(with_pod(server, sharer))
+    (patch,) = result.actions
+    assert isinstance(patch, PatchStatus)
+    assert patch.exact
+    assert patch.status == {"connections": 0, "sessions": (), "idleDeadline": None, "lastActivityTime": floor(NOW)}
+    assert [e.reason for e in patch.events] == ["SessionExpired"]
+
+
+def test_a_session_of_a_sharer_that_lapses_stops_the_clock_of_the_pod() -> None:
+    server = serving(idle_deadline=ago(1))
+    sharer = sharing(server, connections=1, sessions=(Session(id="s", expires=ago(2)),))
+    changes = patches(plan(with_pod(server, sharer)))
+    assert changes["one"] == {"idleDeadline": None, "lastActivityTime": floor(NOW)}
+    assert changes[sharer.metadata.name] == {"connections": 0, "sessions": ()}
 
 
 # ---- outdated ------------------------------------------------------------------------------------

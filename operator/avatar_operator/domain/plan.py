@@ -19,6 +19,7 @@ from .actions import (
     PatchStatus,
     Plan,
 )
+from .clock import floor
 from .nodeloss import tell
 from .resources import Instance
 from .running import one_pod, run
@@ -90,20 +91,30 @@ def plan(view: GroupView) -> Plan:
 
 def _lapse(view: GroupView, result: Plan) -> bool:
     """End the sessions whose lease is over; whether there were any. What follows from it is the next plan's."""
-    for member in view.members:
-        roll = Roll.of(member.status)
-        left = lapse(roll, view.now)
+    rolls = [(member, Roll.of(member.status)) for member in view.members]
+    kept = [lapse(roll, view.now) for _, roll in rolls]
+    over = any(left is not roll for (_, roll), left in zip(rolls, kept, strict=True))
+    for (member, roll), left in zip(rolls, kept, strict=True):
         result.wake_at(next_lapse(left.sessions))
-        if left is roll:
-            continue
-        ended = [s for s in roll.sessions if s not in left.sessions]
-        who = ", ".join(f"{s.id} of {s.user}" if s.user else s.id for s in ended[:NAMED_SESSIONS])
-        more = f" and {len(ended) - NAMED_SESSIONS} more" if len(ended) > NAMED_SESSIONS else ""
-        text = f"no sign of life from session {who}{more} in its time; {left.connections} connected still"
-        # By compare-and-swap: a session that is renewed in this very moment stays.
-        event = Event("Normal", "SessionExpired", text)
-        result.actions.append(PatchStatus(member, dict(left.status()), exact=True, events=(event,)))
+        fields: dict[str, object] = {}
+        if over and member.status.idle_deadline is not None:
+            # It ran while nobody looked who was there; they were in use until now.
+            fields = {"idleDeadline": None, "lastActivityTime": floor(view.now)}
+        if left is not roll:
+            # By compare-and-swap: a session that is renewed in this very moment stays.
+            change = {**left.status(), **fields}
+            result.actions.append(PatchStatus(member, change, exact=True, events=(_expired(roll, left),)))
+        elif fields:
+            result.actions.append(PatchStatus(member, fields, exact=True))
     return bool(result.actions)
+
+
+def _expired(roll: Roll, left: Roll) -> Event:
+    ended = [s for s in roll.sessions if s not in left.sessions]
+    who = ", ".join(f"{s.id} of {s.user}" if s.user else s.id for s in ended[:NAMED_SESSIONS])
+    more = f" and {len(ended) - NAMED_SESSIONS} more" if len(ended) > NAMED_SESSIONS else ""
+    text = f"no sign of life from session {who}{more} in its time; {left.connections} connected still"
+    return Event("Normal", "SessionExpired", text)
 
 
 def _within_limits(instance: Instance, view: GroupView) -> bool:

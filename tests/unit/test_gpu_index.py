@@ -511,3 +511,18 @@ def test_a_claim_that_appears_is_left_to_its_writer_for_a_while() -> None:
     assert index.foreign_until(NAMESPACE, "avatar-8616") == later(1 + FOREIGN_SECONDS)
     index.let_go("Service", NAMESPACE, "avatar-8616", later(4))
     assert index.foreign_until(NAMESPACE, "avatar-8616") is None
+
+
+def test_a_claim_from_before_this_process_may_have_had_a_pod() -> None:
+    """It went while nobody looked: what it used is given back when its time is over, whatever reports say."""
+    index = make(one_gpu())
+    index.hold("Service", CLAIM, NOW)
+    index.loading = False
+    index.hold("Service", reservation("avatar-8616"), NOW)
+    assert [index.had_pod(NAMESPACE, name) for name in (NAME, "avatar-8616")] == [True, False]
+    index.take_report(one_gpu(at=later(2)))
+    assert index.processes_gone(NAMESPACE, NAME) is False, "whose?"
+    index.hold("Pod", reservation(NAME, pod_uid="seen"), later(3))
+    index.let_go("Pod", NAMESPACE, NAME, later(4))
+    index.take_report(one_gpu(at=later(5)))
+    assert index.processes_gone(NAMESPACE, NAME) is True

@@ -74,6 +74,7 @@ class GpuIndex:
         # Claims that were there when this process began are nobody's any more; others may be in the making.
         self.loading = True
         self._appeared: dict[tuple[str, str], datetime] = {}
+        # The last pod behind each claim by UID; "" = the claim was there before this process, and perhaps a pod.
         self._last_pod: dict[tuple[str, str], str] = {}
         # Where a pod is whose GPU somebody else chose: the device plugin, the scheduler.
         self._located: dict[str, str] = {}
@@ -149,6 +150,8 @@ class GpuIndex:
             and not any("Service" in self._sources[h] for h in self._named[name])
         ):
             self._appeared[name] = now
+        elif source == "Service" and self.loading:
+            self._last_pod.setdefault(name, "")
         self._sources.setdefault(holder, {})[source] = reservation
         self._named[name].add(holder)
         self._on[uuid].add(holder)
@@ -201,7 +204,7 @@ class GpuIndex:
         return self._podless.get((namespace, name))
 
     def had_pod(self, namespace: str, name: str) -> bool:
-        """Whether a pod was behind the claim, as far as this process has seen."""
+        """Whether a pod was behind the claim, or may have been: before this process began."""
         return (namespace, name) in self._last_pod
 
     def foreign_until(self, namespace: str, name: str) -> datetime | None:
@@ -211,8 +214,9 @@ class GpuIndex:
 
     def processes_gone(self, namespace: str, name: str) -> bool:
         """Whether the agent has reported since the pod went, and its processes are no longer there."""
-        since = self._podless.get((namespace, name))
-        if since is None:
+        since, last_pod = self._podless.get((namespace, name)), self._last_pod.get((namespace, name))
+        if since is None or last_pod == "":
+            # Whose processes to look for is not known.
             return False
         for holder in self._named.get((namespace, name), ()):
             found = self._gpus.get(holder.uuid)
@@ -224,7 +228,7 @@ class GpuIndex:
             before = self._heard[namespace, name].get(node, since)
             if not gpu.processes_known or reported is None or reported <= before:
                 return False
-            if self._last_pod.get((namespace, name)) in {pod.uid for pod in gpu.pods}:
+            if last_pod in {pod.uid for pod in gpu.pods}:
                 return False
         return True
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avatar_operator.controller.keys import AvatarKey, Key, PoolKey
-from avatar_operator.controller.store import Store
+from avatar_operator.controller.store import WAKE, Store
 from avatar_operator.domain import names
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.resources import (
@@ -287,6 +287,15 @@ def test_room_made_by_somebody_who_gives_up_wakes_the_next() -> None:
     store.remove(Instance, NAMESPACE, members[0].metadata.name)
     assert key(members[1]) in changed
     assert view(store, members[1]).admission.port == 8615
+
+
+def test_of_many_that_there_is_room_for_those_are_told_that_it_may_be_news_for() -> None:
+    store, changed, members = waiting_store(3 * WAKE, max_instances=2 * WAKE + 10, ports=Ports(8615, 3 * WAKE))
+    changed.clear()
+    store.reserve(key(members[0]), DEFAULT, 8615)
+    left = [key(m) for m in members[1:]]
+    room = 2 * WAKE + 9
+    assert [k for k in changed if isinstance(k, GroupKey)] == [*left[:WAKE], *left[room - WAKE : room]]
 
 
 def test_a_larger_pool_wakes_everybody() -> None:

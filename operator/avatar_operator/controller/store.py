@@ -45,6 +45,8 @@ NO_HINTS = GpuHints()
 LEARN_SECONDS = 10
 # So many deletions are remembered: an answer that was on its way when its object went must not bring it back.
 TOMBSTONES = 8192
+# So many at either end of those in the queue that there is room for are planned when there is more.
+WAKE = 32
 Turn = tuple[datetime, str, GroupKey]
 
 
@@ -419,7 +421,10 @@ class Store:
         if found is None or free <= 0:
             return
         if found.spec.gpu.mode == "None":
-            for turn in self._waiting[pool][:free]:
+            # Who was admitted before was told then, and the first may have been refused a port. To tell thousands that
+            # are on their way whenever one of them has got its own would be most of the work.
+            line = self._waiting[pool]
+            for turn in (*line[: min(free, WAKE)], *line[max(WAKE, free - WAKE) : free]):
                 self._changed(turn[2])
             return
         for turn in self._waiting[pool]:

@@ -48,7 +48,8 @@ def admit(ports: Ports, capacity: int, held: int, rank: int, taken: Container[in
     ports in use by anyone in the namespace, quarantined ones included.
     """
     room = max(0, capacity - held)
-    usable = sum(1 for _ in islice(_free(ports, taken), room))
+    # No more are counted than it takes: thousands may be free.
+    usable = sum(1 for _ in islice(_free(ports, taken), min(room, rank + 1)))
     if rank < usable:
         return Admission(port=lowest_free(ports, taken))
     position = rank - usable + 1

@@ -1,6 +1,6 @@
 """Kubernetes Events: what happened, where `kubectl describe` shows it.
 
-Best effort by nature: a bounded queue, one try each; reconciling never waits for it.
+Best effort by nature: a bounded queue, one try each; reconciling never waits for it, and goes first.
 """
 
 from __future__ import annotations
@@ -21,17 +21,28 @@ from .kinds import EVENTS
 
 log = logging.getLogger(__name__)
 
-QUEUE_LENGTH = 2000
+QUEUE_LENGTH = 5000
+# Between two events while there is other work: they tell when something happened, and may tell it later.
+BUSY_PAUSE_SECONDS = 0.1
 MESSAGE_LIMIT = 1024
 
 
 class Recorder:
-    """Posts events one after the other; drops them (and counts it) when the queue is full."""
+    """Posts events one after the other; drops them (and counts it) when the queue is full.
+
+    ``busy``: whether work waits for the API server that should not wait for events.
+    """
 
     def __init__(
-        self, client: KubeClient, dropped: Callable[[], None], host: str, component: str = names.MANAGER
+        self,
+        client: KubeClient,
+        dropped: Callable[[], None],
+        host: str,
+        component: str = names.MANAGER,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._client = client
+        self._busy = busy
         self._dropped = dropped
         self._source = {"component": component, "host": host}
         self._queue: asyncio.Queue[tuple[str, Json]] = asyncio.Queue(QUEUE_LENGTH)
@@ -48,6 +59,8 @@ class Recorder:
         """Post until cancelled."""
         while True:
             namespace, body = await self._queue.get()
+            if self._busy():
+                await asyncio.sleep(BUSY_PAUSE_SECONDS)
             try:
                 await self._client.create(EVENTS, namespace, body)
             except ApiError as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from .vitals import Vitals
 
 
 class Health(Protocol):
@@ -23,7 +26,14 @@ class Health(Protocol):
 
 
 async def serve(listen: str, registry: CollectorRegistry, health: Health) -> web.AppRunner:
-    """Serve on ``host:port``; the caller cleans the runner up."""
+    """Serve on ``host:port``; the caller cleans the runner up. The process's vitals are among the metrics."""
+    vitals = Vitals(registry)
+
+    async def look(_: web.Application) -> AsyncIterator[None]:
+        looking = asyncio.create_task(vitals.run())
+        yield
+        looking.cancel()
+        await asyncio.wait([looking])
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -36,6 +46,7 @@ async def serve(listen: str, registry: CollectorRegistry, health: Health) -> web
         return handle
 
     app = web.Application()
+    app.cleanup_ctx.append(look)
     app.add_routes(
         [
             web.get("/metrics", metrics),

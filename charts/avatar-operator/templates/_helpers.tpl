@@ -20,6 +20,22 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
+{{/* Name of the operators of a shard, and of their Lease: (list . index). */}}
+{{- define "avatar-operator.shardName" -}}
+{{- $top := index . 0 }}
+{{- include "avatar-operator.fullname" $top }}
+{{- if gt (int $top.Values.shards) 1 }}-{{ index . 1 }}{{ end }}
+{{- end }}
+
+{{/* Labels that select the operators of a shard: (list . index). */}}
+{{- define "avatar-operator.shardSelector" -}}
+{{- $top := index . 0 }}
+{{- include "avatar-operator.selector" $top }}
+{{- if gt (int $top.Values.shards) 1 }}
+avatars.virtualtutor.io/shard: {{ index . 1 | quote }}
+{{- end }}
+{{- end }}
+
 {{- define "avatar-operator.agentSelector" -}}
 app.kubernetes.io/name: {{ include "avatar-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -23,6 +23,9 @@ def run(
     lease: Annotated[
         str, typer.Option(help="NAMESPACE/NAME of the Lease by which one of several operators acts; default: act.")
     ] = "",
+    shard: Annotated[
+        str, typer.Option(help="INDEX/COUNT: act in the namespaces of this shard only, of so many; see docs/scale.md.")
+    ] = "0/1",
     log_format: Format = LogFormat.TEXT,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -31,12 +34,18 @@ def run(
 
     from avatar_operator.controller.run import OperatorError, Options
     from avatar_operator.controller.run import run as run_operator
+    from avatar_operator.domain.shards import parse
     from avatar_operator.kube.credentials import CredentialsError
     from avatar_operator.process import logs
 
     logs.configure(log_format, log_level)
     try:
-        uvloop.run(run_operator(Options(kubeconfig, tuple(namespace or ()), listen, resync_seconds, nodes, lease)))
+        part = parse(shard)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--shard") from error
+    options = Options(kubeconfig, tuple(namespace or ()), listen, resync_seconds, nodes, lease, part)
+    try:
+        uvloop.run(run_operator(options))
     except CredentialsError as error:
         typer.echo(f"avatar-operator: {error}", err=True)
         sys.exit(2)

@@ -13,6 +13,7 @@ from avatar_operator.domain.actions import Event
 from avatar_operator.domain.audit import audit
 from avatar_operator.domain.findings import RULES, Finding, ObjectRef, about
 from avatar_operator.domain.resources import Meta
+from avatar_operator.domain.shards import ALL, Shard
 from avatar_operator.domain.standing import Change, Standing, inconsistent, repaired
 from avatar_operator.kube.events import Recorder
 
@@ -31,7 +32,7 @@ OURS = ("AvatarPool", "AvatarInstance", "TTSEngine")
 
 
 class Auditor:
-    """``plan`` is called with each key whose plan is the repair; ``period`` in seconds."""
+    """``plan`` is called with each key whose plan is the repair; ``period`` in seconds. Reports what ``shard`` has."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Auditor:
         metrics: Metrics,
         leadership: Leadership | Alone,
         period: float,
+        shard: Shard = ALL,
     ) -> None:
         self._store = store
         self._plan = plan
@@ -48,6 +50,7 @@ class Auditor:
         self._metrics = metrics
         self._leadership = leadership
         self._period = period
+        self._shard = shard
         self._again = min(AGAIN_SECONDS, period)
         self._standing = Standing()
         # Of each object about which an event was written: how many findings of each kind it has had since.
@@ -83,7 +86,9 @@ class Auditor:
         now = datetime.now(UTC)
         picture = self._store.picture(now)
         # With thousands of instances it takes a part of a second, in which others may work.
-        found = await asyncio.to_thread(audit, picture)
+        everything = await asyncio.to_thread(audit, picture)
+        # The others' are theirs to report: what they do is on its way, as seen from here.
+        found = [f for f in everything if self._shard.has(f.ref.namespace)]
         self._standing, change = self._standing.look(found, now, self._again, sure=sure)
         for key in {f.plan for f in found if f.plan is not None}:
             self._plan(key)

@@ -29,7 +29,10 @@ class Metrics:
         build = Gauge("avatar_operator_build_info", "Version of the operator", ["version"], registry=registry)
         build.labels(__version__).set(1)
         self.leader = Gauge(
-            "avatar_operator_leader", "1 while this process acts, 0 while it stands by", registry=registry
+            "avatar_operator_leader",
+            "1 while this process acts for its shard, 0 while it stands by",
+            ["shard"],
+            registry=registry,
         )
         self.reconcile_seconds = Histogram(
             "avatar_operator_reconcile_seconds",

@@ -16,6 +16,7 @@ import aiohttp
 import kopf
 
 from avatar_operator import __version__
+from avatar_operator.domain.shards import ALL, Shard
 from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError
@@ -58,7 +59,8 @@ class Options:
 
     ``nodes``: whether Nodes and GPUNodes, which are cluster-scoped, may be read.
     ``lease``: namespace/name of the Lease by which one of several operators
-    acts; empty = act without asking.
+    acts; empty = act without asking. ``shard``: the namespaces in which this
+    one acts, of those that it sees; each shard has a Lease of its own.
     """
 
     kubeconfig: str | None = None
@@ -67,6 +69,7 @@ class Options:
     resync: float = PERIOD_SECONDS
     nodes: bool = True
     lease: str = ""
+    shard: Shard = ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,12 @@ async def run(options: Options) -> None:
 
         def changed(key: Key) -> None:
             # The store tells the reconciler, which reads the store: one of them must come first.
-            reconciler.changed(key)
+            if options.shard.has(key.namespace):
+                reconciler.changed(key)
 
         store = Store(changed, lambda: datetime.now(UTC), GpuIndex(blind=not options.nodes))
         metrics.registry.register(StoreCollector(store))
-        recorder = Recorder(client, metrics.events_dropped.inc, socket.gethostname())
+        recorder = Recorder(client, metrics.events_dropped.inc, socket.gethostname(), busy=lambda: len(queue) > 0)
 
         def requeue_port(pool: PoolKey, namespace: str, port: int, seconds: float) -> None:
             asyncio.get_running_loop().call_later(seconds, store.release_quarantine, namespace, port)
@@ -110,11 +114,11 @@ async def run(options: Options) -> None:
 
         executor = Executor(client, store, recorder, RuntimeProbe(runtimes), metrics, requeue_port, options.namespaces)
         leadership = _leadership(options.lease, client)
-        metrics.leader.set_function(lambda: float(leadership.held))
+        metrics.leader.labels(str(options.shard)).set_function(lambda: float(leadership.held))
         speech = TtsWorker(client, store, recorder, metrics, options.namespaces)
         reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech, Budgets(client, recorder))
         what = watched(nodes=options.nodes)
-        auditor = Auditor(store, reconciler.changed, recorder, metrics, leadership, options.resync)
+        auditor = Auditor(store, changed, recorder, metrics, leadership, options.resync, options.shard)
         resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
         # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.
         forbidden = Forbidden()

@@ -121,6 +121,26 @@ def test_two_of_a_kind_keep_apart_and_one_of_them_stays(render: Render, name: st
     assert not named(single, "PodDisruptionBudget"), "it would keep a node from being drained"
 
 
+def test_each_shard_has_operators_and_a_lease_of_its_own(render: Render) -> None:
+    documents = render("shards=2")
+    deployments, budgets = named(documents, "Deployment"), named(documents, "PodDisruptionBudget")
+    assert list(deployments) == list(budgets) == ["demo-avatar-operator-0", "demo-avatar-operator-1"]
+    selectors = [deployment["spec"]["selector"]["matchLabels"] for deployment in deployments.values()]
+    assert selectors[0] != selectors[1]
+    for index, (name, deployment) in enumerate(deployments.items()):
+        arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert arguments[arguments.index("--shard") + 1] == f"{index}/2"
+        lease = arguments[arguments.index("--lease") + 1].partition("/")[2]
+        rules = next(role for at, role in named(documents, "Role").items() if at.endswith("-lease"))["rules"]
+        assert lease == name
+        assert lease in rules[1]["resourceNames"]
+        assert deployment["spec"]["template"]["metadata"]["labels"].items() >= selectors[index].items()
+        assert budgets[name]["spec"]["selector"]["matchLabels"] == selectors[index]
+    service = named(documents, "Service")["demo-avatar-operator-metrics"]["spec"]["selector"]
+    assert all(selector.items() >= service.items() for selector in selectors), "all of them are asked for metrics"
+    assert "--shard" not in yaml.safe_dump(render("shards=1"))
+
+
 def test_autoscaling_leaves_the_number_to_the_autoscaler(render: Render) -> None:
     documents = render(*API, "api.autoscaling.enabled=true", "api.replicas=1")
     name = "demo-avatar-operator-api"

@@ -9,6 +9,7 @@ import msgspec
 
 from avatar_operator.domain import names
 from avatar_operator.domain.actions import Json
+from avatar_operator.domain.fields import fields_of
 from avatar_operator.domain.gpunode import GpuNode, GpuNodeStatus
 from avatar_operator.domain.resources import Meta
 from avatar_operator.kube.client import KubeClient
@@ -91,7 +92,7 @@ def _head(node: str) -> Json:
 def _full(value: Any) -> Any:
     """Plain JSON with zeros and False as well, but without what is empty or unknown."""
     if isinstance(value, msgspec.Struct):
-        fields = {f.encode_name: _full(getattr(value, f.name)) for f in msgspec.structs.fields(value)}
+        fields = {encoded: _full(getattr(value, name)) for encoded, name in fields_of(type(value)).items()}
         return {name: item for name, item in fields.items() if item is not None and item != ""}
     if isinstance(value, (tuple, list)):
         return [_full(item) for item in value]

@@ -36,6 +36,25 @@ class _NoDiffBase(kopf.DiffBaseStorage):
         return None
 
 
+class _NoProgress(kopf.ProgressStorage):
+    """Knows of no handler's progress: those of on.event have none, and are looked for at each event."""
+
+    def fetch(self, *, key: Any, body: Any) -> None:
+        return None
+
+    def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
+        return None
+
+    def purge(self, *, key: Any, body: Any, patch: Any) -> None:
+        return None
+
+    def touch(self, *, body: Any, patch: Any, value: str | None) -> None:
+        return None
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
+
+
 class _Backoffs:
     """Endless, growing, with jitter: kopf gives a stream up after a finite list."""
 
@@ -50,6 +69,7 @@ def settings(watched: Sequence[Watched]) -> kopf.OperatorSettings:
     """kopf's settings; each line cures something that research/kopf.md measured."""
     result = kopf.OperatorSettings()
     result.persistence.diffbase_storage = _NoDiffBase()
+    result.persistence.progress_storage = _NoProgress()
     result.persistence.finalizer = f"{GROUP}/unused"
     result.posting.enabled = False
     result.posting.loggers = False

@@ -11,9 +11,10 @@ import msgspec
 
 from .actions import Event, Json, PatchStatus, Plan
 from .clock import floor
+from .fields import fields_of
 from .resources import Condition, Instance, InstanceStatus
 
-_FIELDS = {f.encode_name: f.name for f in msgspec.structs.fields(InstanceStatus)}
+_FIELDS = fields_of(InstanceStatus)
 
 # What an instance without a pod does not have.
 NO_POD: Json = {
@@ -111,7 +112,7 @@ def merge_conditions(
 
 def full(model: msgspec.Struct) -> Json:
     """All fields of a struct, empty ones too: what the schema requires, or a merge patch must reset."""
-    return {f.encode_name: msgspec.to_builtins(getattr(model, f.name)) for f in msgspec.structs.fields(model)}
+    return {encoded: msgspec.to_builtins(getattr(model, name)) for encoded, name in fields_of(type(model)).items()}
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import msgspec
 
 from .actions import Event, Json
 from .clock import floor
+from .fields import fields_of
 from .resources import GpuStatus
 from .status import full, merge_conditions
 from .tts import TtsEngine, TtsStatus
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 COUNTS_SECONDS = 2
 SERVING = "Serving"
 _COUNTS = {"users", "replicas", "readyReplicas"}
-_FIELDS = {f.encode_name: f.name for f in msgspec.structs.fields(TtsStatus)}
+_FIELDS = fields_of(TtsStatus)
 
 
 def say(

@@ -82,6 +82,10 @@ def writes(counted: Counter[Kind]) -> Counter[str]:
     return +result
 
 
-def conflicts(counted: Counter[Kind]) -> int:
-    """Of these, those refused with 409."""
-    return sum(count for kind, count in counted.items() if kind.code == "409")
+def conflicts(counted: Counter[Kind]) -> Counter[str]:
+    """Of these, those refused with 409, by verb and resource."""
+    result: Counter[str] = Counter()
+    for kind, count in counted.items():
+        if kind.code == "409":
+            result[f"{kind.verb} {kind.resource}"] += count
+    return +result

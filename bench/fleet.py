@@ -67,10 +67,13 @@ class Following:
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def follow(self, api: Api, namespace: str) -> None:
-        """Until cancelled: the API server ends the stream of one who is too busy to read it."""
+        """Until cancelled: the API server ends the stream of one who is too busy to read it, or tells it so."""
         while True:
-            async for event in api.watch("avatarinstances", namespace):
-                await self._hear(event["object"], gone=event["type"] == "DELETED")
+            with contextlib.suppress(aiohttp.ClientError):
+                async for event in api.watch("avatarinstances", namespace):
+                    if event["type"] == "ERROR":
+                        break
+                    await self._hear(event["object"], gone=event["type"] == "DELETED")
             there = {item["metadata"]["name"] for item in await api.list("avatarinstances", namespace)}
             for name in self.statuses.keys() - there - self.gone.keys():
                 await self._hear({"metadata": {"name": name}}, gone=True)
@@ -171,7 +174,7 @@ class Fleet:
         cost = await self.asked()
         cost.subtract(before)
         count = len(self.names)
-        written = writes(cost)
+        written, refused = writes(cost), conflicts(cost)
         return {
             "per_second": round(count / took, 1),
             "pairs_per_second": round(plain, 1),
@@ -179,7 +182,8 @@ class Fleet:
             "operator_cpu_ms_per_instance": round(used / count * 1000, 2),
             "writes_per_instance": round(written.total() / count, 2),
             "writes_by_kind": {kind: round(n / count, 2) for kind, n in written.most_common(12)},
-            "conflicts_per_instance": round(conflicts(cost) / count, 3),
+            "conflicts_per_instance": round(refused.total() / count, 3),
+            "conflicts_by_kind": {kind: round(n / count, 3) for kind, n in refused.most_common()},
         }
 
     def in_phase(self, phase: str) -> int:
@@ -338,6 +342,8 @@ async def running(work: Awaitable[object]) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        if task.done() and not task.cancelled() and (error := task.exception()):
+            print(f"what ran beside it has failed: {error!r}", file=sys.stderr, flush=True)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

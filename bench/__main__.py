@@ -25,6 +25,7 @@ import uvloop
 
 from bench import cold_start, fleet, joins
 from bench.figures import Json, where
+from bench.plots import draw
 from bench.table import RATIOS, markdown, value
 from tests.support.cluster import OwnCluster
 from tests.support.operator import Operator
@@ -101,7 +102,8 @@ def main() -> int:
     print(markdown(results))
     if given.out:
         given.out.write_text(json.dumps(results, indent=2) + "\n")
-        given.out.with_suffix(".md").write_text(markdown(results))
+        pictures = draw(results["fleet"]["sizes"], given.out.parent / "images")
+        given.out.with_suffix(".md").write_text(markdown(results, pictures))
     found = worse(results, json.loads(given.check.read_text())) if given.check else []
     for line in found:
         print(f"worse: {line}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.figures import Json
@@ -43,8 +43,8 @@ def value(results: Json, path: Path) -> float | None:
     return float(found) if isinstance(found, (int, float)) else None
 
 
-def markdown(results: Json) -> str:
-    """A page with the table of figures and the growth from size to size."""
+def markdown(results: Json, pictures: Sequence[str] = ()) -> str:
+    """A page with the table of figures and the growth from size to size; ``pictures`` are files in its images/."""
     lines = [
         "# Figures",
         "",
@@ -59,6 +59,7 @@ def markdown(results: Json) -> str:
         "## Growth",
         "",
         *growth(results["fleet"]["sizes"]),
+        *(line for name in pictures for line in ("", f"![{name.removesuffix('.svg')}](images/{name})")),
     ]
     return "\n".join(lines) + "\n"
 

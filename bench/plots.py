@@ -1,0 +1,58 @@
+"""The growth curves as pictures: a point for each number of instances; no script, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pygal
+from pygal.style import CleanStyle
+
+from bench.figures import Json
+
+
+class Plot(NamedTuple):
+    """A picture: its file's name, its title, and what is drawn as (legend, path of the figure in a size's results)."""
+
+    name: str
+    title: str
+    lines: tuple[tuple[str, tuple[str, str]], ...]
+
+
+PLOTS = (
+    Plot(
+        "growth-rate",
+        "created at once: a second",
+        (("instances", ("create", "per_second")), ("pairs by hand", ("create", "pairs_per_second"))),
+    ),
+    Plot(
+        "growth-cpu",
+        "operator: CPU milliseconds",
+        (
+            ("an instance created", ("create", "operator_cpu_ms_per_instance")),
+            ("a patch followed", ("patches", "operator_cpu_ms_per_patch")),
+        ),
+    ),
+    Plot("growth-memory", "operator: MiB", (("resident", ("rest", "rss_mib")), ("at most", ("rest", "rss_peak_mib")))),
+    Plot(
+        "growth-restart",
+        "restart: seconds",
+        (("ready", ("restart", "ready_seconds")), ("all looked through", ("restart", "all_looked_through_seconds"))),
+    ),
+)
+
+
+def draw(sizes: list[Json], folder: Path) -> list[str]:
+    """Write the pictures of results of `fleet`; the names of their files."""
+    made = []
+    for plot in PLOTS:
+        # No tooltips: their script would come from a server of others.
+        chart = pygal.XY(
+            title=plot.title, x_title="instances", style=CleanStyle, js=(), width=640, height=360, logarithmic=False
+        )
+        for legend, (step, figure) in plot.lines:
+            chart.add(legend, [(size["instances"], size[step][figure]) for size in sizes])
+        path = folder / f"{plot.name}.svg"
+        path.write_bytes(chart.render())
+        made.append(path.name)
+    return made

@@ -48,7 +48,14 @@ def draw(sizes: list[Json], folder: Path) -> list[str]:
     for plot in PLOTS:
         # No tooltips: their script would come from a server of others.
         chart = pygal.XY(
-            title=plot.title, x_title="instances", style=CleanStyle, js=(), width=640, height=360, logarithmic=False
+            title=plot.title,
+            x_title="instances",
+            style=CleanStyle,
+            js=(),
+            width=640,
+            height=360,
+            include_x_axis=True,
+            legend_at_bottom=True,
         )
         for legend, (step, figure) in plot.lines:
             chart.add(legend, [(size["instances"], size[step][figure]) for size in sizes])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.support.api import Api, until
+from tests.support.cluster import define
 
 from .plan import COMPONENTS
 
@@ -32,15 +33,12 @@ def bring_up(kubeconfig: str) -> Path:
     if not kubeconfig:
         devcluster("up")
         kubeconfig = devcluster("kubeconfig").strip()
-    definitions = str(ROOT / "crds")
-    for command in (
-        ["apply", "--server-side", "--force-conflicts", "-f", definitions],
-        ["wait", "--for=condition=Established", "--timeout=60s", "-f", definitions],
-        # A kind just established answers 429 until its storage is ready; kubectl waits for that.
-        ["get", "avatarpools,avatars,avatarinstances,ttsengines,gpunodes", "--all-namespaces"],
-    ):
-        kubectl = [str(programs / "kubectl"), f"--kubeconfig={kubeconfig}", *command]
-        subprocess.run(kubectl, check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+    def kubectl(*arguments: str) -> None:
+        command = [str(programs / "kubectl"), f"--kubeconfig={kubeconfig}", *arguments]
+        subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+    define(kubectl)
     return Path(kubeconfig)
 
 

@@ -39,7 +39,7 @@ from aiohttp import web
 from tests.support.api import Api, Json, Refused
 from tests.support.history import Event, Stream
 from tests.support.operator import Operator
-from tests.support.runtime import own_address
+from tests.support.runtime import own_address, pods_at
 from tests.support.world import POOL, World, merged, named
 
 FIRST_PORT = 20000
@@ -234,7 +234,7 @@ class Race:
             "ports": {"base": FIRST_PORT, "count": self._seats + 20},
             "idle": {"timeoutSeconds": 1, "activitySource": self.source, "connectionLeakSeconds": 3600},
             "health": {"periodSeconds": 1},
-            "runtime": {"podAnnotations": {"avatars.test/pod-ip": self._runtimes.address}} if runtime else {},
+            "runtime": pods_at(self._runtimes.address) if runtime else {},
         }
         await self.world.api.create(
             "avatarpools", self.world.namespace, named("AvatarPool", "default", merged(POOL, spec))

@@ -17,6 +17,7 @@ from tests.support.gpus import GPUNODES, LABEL_WORLD, Gpus
 from tests.support.history import Event, History, Stream
 from tests.support.nodes import make_node
 from tests.support.observer import Observer
+from tests.support.runtime import pods_at
 from tests.support.world import World
 
 from .cluster import Components
@@ -121,7 +122,7 @@ async def _play(plan: Plan, kubeconfig: Path, folder: Path, world: World, node: 
         if plan.pools[0].source == "Runtime":
             ports = [port for one in plan.pools for port in one.ports]
             runtimes = await stack.enter_async_context(Runtimes.playing(ports, streams["pods"], deeds))
-            pool["runtime"]["podAnnotations"] = {"avatars.test/pod-ip": runtimes.address}
+            pool["runtime"] |= pods_at(runtimes.address)
         operators = await stack.enter_async_context(
             Operators.running(kubeconfig, world.namespace, folder, plan.skews, nodes=plan.gpus)
         )

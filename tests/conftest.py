@@ -25,6 +25,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.api import Api
+from tests.support.cluster import define
 from tests.support.operator import Operator
 from tests.support.world import World
 
@@ -158,10 +159,7 @@ def cluster() -> Cluster:
     if shutil.which("kubectl", path=found.env()["PATH"]) is None:
         no_cluster("there is no kubectl")
     run = kubectl_of(found)
-    run("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"), check=True)
-    run("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all", check=True, timeout=90)
-    # A kind just established answers 429 until its storage is ready; kubectl waits for that.
-    run("get", "avatarpools,avatars,avatarinstances,ttsengines,gpunodes", "--all-namespaces", check=True)
+    define(lambda *arguments: run(*arguments, check=True, timeout=90))
     return found
 
 

@@ -19,7 +19,7 @@ from tests.conftest import Cluster
 from tests.support.api import Api
 from tests.support.operator import Operator
 from tests.support.rest import RestServer
-from tests.support.runtime import FakeRuntime
+from tests.support.runtime import FakeRuntime, pods_at
 from tests.support.tokens import SECRET, hs256
 from tests.support.world import World
 
@@ -54,7 +54,7 @@ async def url(
         namespace = f"t-openapi-{shared_operator.port}"
         await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
         world = World(api, namespace)
-        pods = {"podAnnotations": {"avatars.test/pod-ip": runtime.address}}
+        pods = pods_at(runtime.address)
         await world.pool(ports={"base": 8615, "count": PORTS}, runtime=pods)
         await world.avatar("g", "0")
         folder = tmp_path_factory.mktemp("api")

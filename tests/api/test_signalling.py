@@ -19,7 +19,7 @@ from tests.runtime.launch import Running, call, offer, start_runtime, start_tts,
 from tests.support.api import Json, until
 from tests.support.operator import Operator
 from tests.support.rest import Rest, RestServer
-from tests.support.runtime import FakeRuntime, own_address
+from tests.support.runtime import FakeRuntime, own_address, pods_at
 from tests.support.tokens import SECRET, hs256
 from tests.support.world import World
 
@@ -44,7 +44,7 @@ def make_pod(world: World, operator: Operator, tmp_path: Path, tts: Running) -> 
         host = own_address()
         one = await asyncio.to_thread(start_runtime, tmp_path, *flags, tts=tts.url, host=host, port=8615)
         made.append(one)
-        await world.pool(runtime={"podAnnotations": {"avatars.test/pod-ip": host}}, **pool)
+        await world.pool(runtime=pods_at(host), **pool)
         await world.avatar("g")
         return one
 
@@ -156,7 +156,7 @@ async def test_what_is_answered_when_it_cannot_be(
 async def test_a_runtime_that_cannot_be_reached(world: World, operator: Operator, rest: Rest) -> None:
     """Nothing is left of the session; and it is asked where the runtime is by now."""
     async with FakeRuntime() as fake:
-        await world.pool(runtime={"podAnnotations": {"avatars.test/pod-ip": fake.address}})
+        await world.pool(runtime=pods_at(fake.address))
         await world.avatar("g")
         await started(rest, world)
         body = await offer()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.api import Json, until
 from tests.support.operator import Operator
-from tests.support.runtime import FakeRuntime
+from tests.support.runtime import FakeRuntime, pods_at
 from tests.support.world import World, condition
 
 pytestmark = pytest.mark.cluster
@@ -109,7 +109,7 @@ async def test_a_drain_whose_second_look_fails_ends(world: World, operator: Oper
     await world.pool(
         ports={"count": 1},
         idle={"timeoutSeconds": 1, "activitySource": "Runtime"},
-        runtime={"podAnnotations": {"avatars.test/pod-ip": runtime.address}},
+        runtime=pods_at(runtime.address),
         health={"periodSeconds": 1},
     )
     await world.avatar("ada")
@@ -162,7 +162,7 @@ async def test_a_tab_that_only_pings_keeps_nothing_alive(
     await world.pool(
         ports={"count": 1},
         idle={"timeoutSeconds": 1, "activitySource": "Runtime", "connectionLeakSeconds": 2},
-        runtime={"podAnnotations": {"avatars.test/pod-ip": runtime.address}},
+        runtime=pods_at(runtime.address),
         health={"periodSeconds": 1},
     )
     await world.avatar("ada")

@@ -9,7 +9,7 @@ import pytest
 from tests.support.api import Api, Json, Refused, path_of, until
 from tests.support.nodes import make_node
 from tests.support.operator import Operator
-from tests.support.runtime import FakeRuntime
+from tests.support.runtime import FakeRuntime, pods_at
 from tests.support.world import World, condition, merged
 
 pytestmark = pytest.mark.cluster
@@ -111,7 +111,7 @@ async def test_somebody_who_comes_protects_the_pod_at_once_and_leaving_frees_it(
 
 async def test_a_session_that_only_the_runtime_knows_protects_too(world: World, operator: Operator) -> None:
     async with FakeRuntime(sessions=1) as runtime:
-        notes = {"podAnnotations": {"avatars.test/pod-ip": runtime.address}}
+        notes = pods_at(runtime.address)
         await world.pool(idle={"timeoutSeconds": 3, "activitySource": "Runtime"}, runtime=notes)
         await world.avatar("ada")
         await world.instance("one")

@@ -18,7 +18,7 @@ from tests.support.api import Json, until
 from tests.support.gpus import GIB_24, GPU_MIB, LABEL_GPU, FakeGpuNode, Gpus, Use, dump, visible
 from tests.support.placing import NAMES, in_phase, placed, tells
 from tests.support.proxy import Proxy, matching
-from tests.support.runtime import FakeRuntime
+from tests.support.runtime import FakeRuntime, pods_at
 from tests.support.world import World, condition
 
 pytestmark = pytest.mark.cluster
@@ -391,7 +391,7 @@ async def runtime() -> AsyncIterator[FakeRuntime]:
 
 def seeing(gpus: Gpus, runtime: FakeRuntime) -> Json:
     """A pool whose only pod is `runtime`."""
-    pool = pool_of(gpus, "VisibleDevices", {"podAnnotations": {"avatars.test/pod-ip": runtime.address}})
+    pool = pool_of(gpus, "VisibleDevices", pods_at(runtime.address))
     return {**pool, "ports": {"base": runtime.port, "count": 1}, "maxInstances": 1}
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import MakeOperator
 from tests.support.api import Json, until
 from tests.support.operator import Operator
-from tests.support.runtime import FakeRuntime
+from tests.support.runtime import FakeRuntime, pods_at
 from tests.support.world import World, condition
 
 pytestmark = pytest.mark.cluster
@@ -29,7 +29,7 @@ async def runtime_pool(world: World, runtime: FakeRuntime, **idle: object) -> No
     await world.pool(
         ports={"count": 1},
         idle={"timeoutSeconds": 1, "activitySource": "Runtime", **idle},
-        runtime={"podAnnotations": {"avatars.test/pod-ip": runtime.address}},
+        runtime=pods_at(runtime.address),
         health={"periodSeconds": 1},
     )
     await world.avatar("ada")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.api import until
 from tests.support.operator import Operator
-from tests.support.runtime import FakeRuntime
+from tests.support.runtime import FakeRuntime, pods_at
 from tests.support.world import World, condition
 
 pytestmark = pytest.mark.cluster
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 
 async def _watched(world: World, runtime: FakeRuntime) -> None:
     """An instance in use, looked at every second."""
-    notes = {"podAnnotations": {"avatars.test/pod-ip": runtime.address}}
+    notes = pods_at(runtime.address)
     idle = {"timeoutSeconds": 600, "activitySource": "Runtime"}
     await world.pool(idle=idle, health={"periodSeconds": 1, "failures": 3}, runtime=notes)
     await world.avatar("ada")
@@ -78,7 +78,7 @@ async def test_a_runtime_that_does_not_count_frames_is_never_judged(world: World
 async def test_what_a_probe_found_stands_in_status(world: World, operator: Operator) -> None:
     """And a restarted operator neither forgets it nor says it anew."""
     async with FakeRuntime(reach="") as runtime:
-        notes = {"podAnnotations": {"avatars.test/pod-ip": runtime.address}}
+        notes = pods_at(runtime.address)
         await world.pool(network={"mode": "HostNetwork"}, runtime=notes)
         await world.avatar("ada")
         await world.instance("one")
@@ -96,7 +96,7 @@ async def test_what_a_probe_found_stands_in_status(world: World, operator: Opera
 
 async def test_media_that_cannot_be_reached_is_told(world: World, operator: Operator) -> None:
     async with FakeRuntime(reach="127.0.0.1") as runtime:
-        notes = {"podAnnotations": {"avatars.test/pod-ip": runtime.address}}
+        notes = pods_at(runtime.address)
         await world.pool(network={"mode": "HostNetwork"}, runtime=notes)
         await world.avatar("ada")
         await world.instance("one")
@@ -108,7 +108,7 @@ async def test_media_that_cannot_be_reached_is_told(world: World, operator: Oper
 
 async def test_mode_pod_says_who_gets_a_picture(world: World, operator: Operator) -> None:
     async with FakeRuntime(reach="") as runtime:
-        notes = {"podAnnotations": {"avatars.test/pod-ip": runtime.address}}
+        notes = pods_at(runtime.address)
         await world.pool(network={"mode": "Pod"}, runtime=notes)
         await world.avatar("ada")
         await world.instance("one")

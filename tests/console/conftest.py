@@ -18,7 +18,7 @@ from tests.runtime.launch import Running, start_runtime, start_tts
 from tests.support import browser as chromium
 from tests.support.browser import Browser, Page
 from tests.support.rest import RestServer
-from tests.support.runtime import own_address
+from tests.support.runtime import own_address, pods_at
 from tests.support.tokens import SECRET
 from tests.support.world import World
 
@@ -86,7 +86,7 @@ def make_pod(world: World, tmp_path: Path, tts: Running) -> Iterator[MakePod]:
         host = own_address()
         one = await asyncio.to_thread(start_runtime, tmp_path, tts=tts.url, host=host, port=8615)
         made.append(one)
-        runtime = {"podAnnotations": {"avatars.test/pod-ip": host}, **pool.pop("runtime", {})}
+        runtime = {**pods_at(host), **pool.pop("runtime", {})}
         await world.pool(runtime=runtime, **pool)
         await world.avatar("ada", tts={"engine": "edgetts", "voice": "en-US-AriaNeural"})
         return one

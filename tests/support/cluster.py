@@ -6,11 +6,20 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def define(kubectl: Callable[..., object]) -> None:
+    """Apply the custom resource definitions, and wait until they are served. ``kubectl(*arguments)`` raises."""
+    files = str(ROOT / "crds")
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", files)
+    kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", files)
+    # A kind just established answers 429 until its storage is ready; kubectl waits for that.
+    kubectl("get", "avatarpools,avatars,avatarinstances,ttsengines,gpunodes", "--all-namespaces")
 
 
 @dataclass
@@ -43,8 +52,7 @@ class OwnCluster:
 
     def define(self) -> None:
         """Apply the custom resource definitions, and wait until they are served."""
-        self.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        define(self.kubectl)
 
     def kubectl(self, *arguments: str) -> str:
         """Output of kubectl; a failure is one of the test."""

@@ -20,6 +20,11 @@ def own_address() -> str:
     return f"127.{100 + os.getpid() % 100}.{number // 200}.{number % 200 + 1}"
 
 
+def pods_at(address: str) -> dict[str, Any]:
+    """Of a pool's spec.runtime: kwok gives its pods this address, where a fake runtime listens."""
+    return {"podAnnotations": {"avatars.test/pod-ip": address}}
+
+
 @dataclass
 class FakeRuntime:
     """Answers on ``address:port`` as design §5 says. Use as ``async with``.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avatar_operator.controller.keys import AvatarKey, Key, PoolKey
-from avatar_operator.controller.store import WAKE, Store
+from avatar_operator.controller.store import FOR_GOOD, WAKE, Store
 from avatar_operator.domain import names
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.resources import (
@@ -24,7 +24,20 @@ from avatar_operator.domain.resources import (
 )
 from avatar_operator.domain.view import GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.kinds import AnyObject
-from tests.unit.builders import NAMESPACE, NOW, ago, avatar, group_of, having, instance, later, pool, service, stored
+from tests.unit.builders import (
+    NAMESPACE,
+    NOW,
+    ago,
+    avatar,
+    group_of,
+    having,
+    instance,
+    later,
+    meta,
+    pool,
+    service,
+    stored,
+)
 
 DEFAULT = PoolKey(NAMESPACE, "default")
 NOTHING = RuntimeView()
@@ -100,6 +113,13 @@ def test_what_was_believed_gone_by_mistake_is_taken_in_once_it_is_known_to_live(
     assert not world.apply(claim)
     world.unbury(claim.metadata.uid)
     assert world.apply(claim)
+
+
+def test_what_is_gone_for_good_no_later_state_brings_back() -> None:
+    store, _ = stored()
+    store.remove(Instance, NAMESPACE, "one", "uid-one", FOR_GOOD)
+    assert not store.apply(newer(instance()))
+    assert store.apply(msgspec.structs.replace(instance(), metadata=meta("one", uid="another"))), "a namesake"
 
 
 def test_removing_what_is_unknown_is_nothing() -> None:

@@ -62,7 +62,7 @@ from .keys import PoolKey, group_of
 from .metrics import Metrics
 from .patched import read_again, take_in
 from .probe import RuntimeProbe
-from .store import Store
+from .store import FOR_GOOD, Store
 
 log = logging.getLogger(__name__)
 
@@ -344,7 +344,8 @@ class Executor:
         try:
             raw = await self._client.delete(PODS, meta.namespace, meta.name, uid=meta.uid, grace=action.grace)
         except (NotFoundError, ConflictError):
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, meta.resource_version)
+            # What was written right before its end must not bring it back, to be planned with once more.
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, FOR_GOOD)
             return
         log.info("deleted pod", extra={**_about(action.pod), "reason": action.reason, "group": key.id})
         pod = msgspec.json.decode(raw)
@@ -353,7 +354,7 @@ class Executor:
         else:
             # The version that it had in the end: what the kubelet wrote right before must not bring it back.
             last = pod["metadata"].get("resourceVersion") if pod.get("kind") == "Pod" else None
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, last or meta.resource_version)
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, last or FOR_GOOD)
 
     async def _wanted_after_all(self, key: GroupKey, pod: Pod) -> bool:
         """Ask the API server whether an owner wants the pod: that the plan knew of none is no proof.

@@ -10,7 +10,7 @@ from avatar_operator.kube.client import KubeClient, Resource
 from avatar_operator.kube.errors import ConflictError, NotFoundError
 from avatar_operator.kube.kinds import AnyObject
 
-from .store import Store
+from .store import FOR_GOOD, Store
 
 
 async def take_in(
@@ -24,7 +24,7 @@ async def take_in(
     try:
         raw = await patch
     except NotFoundError:
-        store.remove(type(item), meta.namespace, meta.name, meta.uid, meta.resource_version)
+        store.remove(type(item), meta.namespace, meta.name, meta.uid, FOR_GOOD)
         return False
     except ConflictError:
         await read_again(client, store, resource, item)
@@ -39,6 +39,6 @@ async def read_again(client: KubeClient, store: Store, resource: Resource, item:
     try:
         raw = await client.get(resource, meta.namespace, meta.name)
     except NotFoundError:
-        store.remove(type(item), meta.namespace, meta.name, meta.uid, meta.resource_version)
+        store.remove(type(item), meta.namespace, meta.name, meta.uid, FOR_GOOD)
         return
     store.apply(msgspec.json.decode(raw, type=type(item)))

@@ -43,6 +43,8 @@ _QUARANTINE = "quarantine"
 NO_HINTS = GpuHints()
 # A pod that has been ready for so long (seconds) has its model in memory: what it uses says something.
 LEARN_SECONDS = 10
+# The version of the end of what the API server, asked for it by name and UID, did not have any more.
+FOR_GOOD = str(2**63 - 1)
 # So many deletions are remembered: an answer that was on its way when its object went must not bring it back.
 TOMBSTONES = 8192
 # So many at either end of those in the queue that there is room for are planned when there is more.
@@ -143,7 +145,8 @@ class Store:
         """Forget an object; with ``uid`` only that one, not a namesake made since.
 
         ``version``: the resourceVersion of its deletion, or of the last state
-        known before it. No state up to that is taken in again.
+        known before it. No state up to that is taken in again; with FOR_GOOD
+        none at all, however late the watch tells of it.
         """
         self._bury(uid, int(version or 0))
         known = self._objects[kind].get((namespace, name))

@@ -391,6 +391,19 @@ def test_only_a_fresh_answer_of_nobody_collects() -> None:
     assert not at(status(idle_deadline=ago(1000))).collect
 
 
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [
+        (ago(TIMEOUT), Clock(NOW, None, 0, collect=True)),
+        (ago(TIMEOUT - 7), Clock(later(7), None, 0, next_look=later(7))),
+        (NOW, Clock(later(TIMEOUT), None, 0, next_look=later(TIMEOUT))),
+    ],
+    ids=["long ago", "a while ago", "now"],
+)
+def test_one_who_came_and_went_unseen_by_the_clock_is_given_the_timeout(used: datetime, expected: Clock) -> None:
+    assert at(status(idle_deadline=NOW), seen(0, idle_seconds=TIMEOUT), used=used) == expected
+
+
 def test_unknown_since() -> None:
     assert unknown_since(status()) is None
     assert unknown_since(status(conditions=(condition("ActivityKnown", "True", "", "", ago(9)),))) is None

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from avatar_operator.domain.resources import InstanceStatus
 from avatar_operator.kube.client import status_operations
+from tests.unit.builders import instance
 
 TEST = {"op": "test", "path": "/metadata/uid", "value": "u-1"}
 
@@ -38,4 +40,16 @@ TEST = {"op": "test", "path": "/metadata/uid", "value": "u-1"}
     ids=["nothing", "set", "removed", "nulls inside", "empty is a value"],
 )
 def test_operations(status: dict[str, Any], expected: list[dict[str, Any]]) -> None:
-    assert status_operations("u-1", status) == [TEST, *expected]
+    assert status_operations(instance(metadata={"uid": "u-1"}), status) == [TEST, *expected]
+
+
+def test_a_state_that_is_not_the_one_that_was_known_takes_no_patch() -> None:
+    """Of an old state's phase the rest would be laid over another phase."""
+    known = instance(status=InstanceStatus(phase="Starting", reason="Starting", port=8615, connections=3))
+    tests = [o for o in status_operations(known, {"reason": "PodLost", "port": None}) if o["op"] == "test"]
+    assert [(o["path"], o["value"]) for o in tests] == [
+        ("/metadata/uid", known.metadata.uid),
+        ("/status/phase", "Starting"),
+        ("/status/reason", "Starting"),
+        ("/status/port", 8615),
+    ]

@@ -422,6 +422,18 @@ def test_a_port_that_only_one_that_is_being_deleted_shows_is_free() -> None:
     assert view(store, two).admission.port == 8615
 
 
+def test_somebody_who_came_and_went_between_two_looks_is_known() -> None:
+    one = instance(status=InstanceStatus(phase="Running"))
+    store, _ = stored(pool(), avatar(), one)
+    assert view(store, one).runtime.used_at is None
+    came = newer(having(one, connections=1))
+    store.apply(came)
+    left = msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, resource_version="3"))
+    store.apply(left)
+    assert view(store, one).runtime.used_at is not None
+    assert store.view(key(one), NOW, RuntimeView(used_at=later(9))).runtime.used_at == later(9)
+
+
 # ---- quarantine -----------------------------------------------------------------------------
 
 

@@ -88,7 +88,7 @@ class Memory:
 
     def note(self, view: GroupView) -> GroupView:
         """``view``, with what can be told only by one who has looked all the time: who was there, and left."""
-        used = view.now if any(m.counted_connections for m in view.members) else self.runtime.used_at
+        used = view.now if any(m.counted_connections for m in view.members) else view.runtime.used_at
         self.runtime = replace(self.runtime, known_since=self.runtime.known_since or view.now, used_at=used)
         return replace(view, runtime=self.runtime)
 
@@ -159,9 +159,9 @@ class Executor:
                 await self._patch_pod(pod, {"metadata": metadata})
                 log.debug("marked", extra={**_about(pod), "in_use": in_use})
             case PatchStatus():
-                await self._patch_status(action, memory)
+                await self._patch_status(key, action, memory)
             case DeleteInstance():
-                await self._delete_instance(action)
+                await self._delete_instance(key, action)
             case ProbeActivity(pod) | ProbeMedia(pod) | ProbeReady(pod) | SetDraining(pod):
                 memory.about(pod)
                 with self._gate.enter(pod.spec.node_name):
@@ -348,13 +348,12 @@ class Executor:
             self._store.remove(Pod, meta.namespace, meta.name, meta.uid, FOR_GOOD)
             return
         log.info("deleted pod", extra={**_about(action.pod), "reason": action.reason, "group": key.id})
-        pod = msgspec.json.decode(raw)
-        if pod.get("kind") == "Pod" and pod["metadata"].get("deletionTimestamp"):
-            self._store.apply(msgspec.convert(pod, Pod))
+        answer = msgspec.json.decode(raw)
+        if ends_later(answer):
+            self._store.apply(msgspec.convert(answer, Pod))
         else:
-            # The version that it had in the end: what the kubelet wrote right before must not bring it back.
-            last = pod["metadata"].get("resourceVersion") if pod.get("kind") == "Pod" else None
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, last or FOR_GOOD)
+            # What the kubelet wrote right before must not bring it back.
+            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, FOR_GOOD)
 
     async def _wanted_after_all(self, key: GroupKey, pod: Pod) -> bool:
         """Ask the API server whether an owner wants the pod: that the plan knew of none is no proof.
@@ -386,11 +385,14 @@ class Executor:
 
     # ---- instances ---------------------------------------------------------------------
 
-    async def _patch_status(self, action: PatchStatus, memory: Memory) -> None:
+    async def _patch_status(self, key: GroupKey, action: PatchStatus, memory: Memory) -> None:
         patch = self._client.patch_status(INSTANCES, action.instance, action.status, exact=action.exact)
         if await take_in(self._client, self._store, INSTANCES, action.instance, patch):
             self._tell(action)
             self._measure(action, memory)
+        elif action.status.get("phase") == "Draining":
+            # Somebody changed it meanwhile, who may have come and gone: that is a sign of life.
+            self._store.note_use(key)
 
     def _tell(self, action: PatchStatus) -> None:
         meta = action.instance.metadata
@@ -437,7 +439,7 @@ class Executor:
             labels = (meta.namespace, meta.labels.get(LABEL_POOL, ""), FIRST_FRAME)
             self._metrics.start_phase_seconds.labels(*labels).observe(seconds)
 
-    async def _delete_instance(self, action: DeleteInstance) -> None:
+    async def _delete_instance(self, key: GroupKey, action: DeleteInstance) -> None:
         instance = action.instance
         meta = instance.metadata
         try:
@@ -447,7 +449,8 @@ class Executor:
         except NotFoundError:
             pass
         except ConflictError:
-            # Somebody changed it since the plan looked: perhaps a client came. Plan again.
+            # Somebody changed it since the plan looked: perhaps a client came, and perhaps has left. Plan again.
+            self._store.note_use(key)
             await read_again(self._client, self._store, INSTANCES, instance)
             return
         else:
@@ -466,6 +469,18 @@ class Executor:
 
 def _port(action: CreatePod) -> int:
     return int(action.body["metadata"]["labels"][LABEL_PORT])
+
+
+def ends_later(answer: Json) -> bool:
+    """Whether what the API server answers to a pod's deletion says that the pod ends later.
+
+    Of one that is gone at once (it had failed, or was on no node) it shows the last state, a deletionTimestamp in it
+    all the same, and sometimes no resourceVersion.
+    """
+    meta = answer.get("metadata", {})
+    if answer.get("kind") != "Pod" or not meta.get("deletionTimestamp"):
+        return False
+    return bool(meta.get("deletionGracePeriodSeconds") or meta.get("finalizers"))
 
 
 def _reserved(pod: Pod) -> int:

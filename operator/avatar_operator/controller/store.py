@@ -61,6 +61,7 @@ class Group:
     pods: dict[str, Pod] = field(default_factory=dict)
     claims: dict[str, Service] = field(default_factory=dict)
     turn: Turn | None = None
+    used_at: datetime | None = None
 
     @property
     def empty(self) -> bool:
@@ -214,6 +215,11 @@ class Store:
         """The pod has arrived (and holds its port itself now) or was refused."""
         self._let_go(pool, port, f"pod of {group.id}")
 
+    def note_use(self, key: GroupKey) -> None:
+        """Somebody uses the group at this moment, or may have a moment ago."""
+        if (group := self._groups.get(key)) is not None:
+            group.used_at = self._clock()
+
     def quarantine(self, namespace: str, port: int) -> None:
         """Keep a port out of use: something that is not ours sits on it."""
         self._taken[namespace].add(port, _QUARANTINE)
@@ -237,6 +243,8 @@ class Store:
         if group is None:
             return GroupView(key, now)
         bare = self._bare_view(key, group, now)
+        if group.used_at is not None and (runtime.used_at is None or runtime.used_at < group.used_at):
+            runtime = replace(runtime, used_at=group.used_at)
         return GroupView(
             key,
             now,
@@ -485,17 +493,7 @@ class Store:
                 self._changed(AvatarKey(*name))
                 self._touch_all(self._avatar_groups.get(name, set()))
             case Instance():
-                key, pool = group_of(item)
-                self._group(key, pool).members[item.metadata.name] = item
-                self._avatar_groups[key.namespace, item.spec.avatar_name].add(key)
-                self._note_shown(pool, item, None if item.metadata.deletion_timestamp else item.status.port)
-                shown, pod_name = item.status.gpu, item.status.pod_name
-                if shown is not None and pod_name and self.gpus.locate(key.namespace, pod_name, shown.uuid):
-                    # The others need not keep off every GPU that it could have got.
-                    self._wake_for_gpus()
-                self._touch(key)
-                # The pool's status counts its instances by phase.
-                self._changed(pool)
+                self._link_instance(item)
             case Pod():
                 if (found := labelled(item.metadata)) is not None:
                     key, pool, port = found
@@ -530,6 +528,22 @@ class Store:
                         self._used(pod.uid)
             case Node():
                 self._take_node(item)
+
+    def _link_instance(self, item: Instance) -> None:
+        key, pool = group_of(item)
+        self._group(key, pool).members[item.metadata.name] = item
+        if item.counted_connections:
+            # The next state may come before anybody has looked at this one.
+            self.note_use(key)
+        self._avatar_groups[key.namespace, item.spec.avatar_name].add(key)
+        self._note_shown(pool, item, None if item.metadata.deletion_timestamp else item.status.port)
+        shown, pod_name = item.status.gpu, item.status.pod_name
+        if shown is not None and pod_name and self.gpus.locate(key.namespace, pod_name, shown.uuid):
+            # The others need not keep off every GPU that it could have got.
+            self._wake_for_gpus()
+        self._touch(key)
+        # The pool's status counts its instances by phase.
+        self._changed(pool)
 
     def _unlink(self, item: AnyObject) -> None:
         match item:

@@ -51,11 +51,14 @@ def look(
     ask_runtime: bool,
     claim_timeout: int | None = None,
     asked: datetime | None = None,
+    used: datetime | None = None,
 ) -> Clock:
     """Say where the idle clock stands at ``now``.
 
     ``counted``: connections counted in status over the whole group.
-    ``asked``: when the youngest sharer was created.
+    ``asked``: when the youngest sharer was created. ``used``: when somebody was
+    known last to be counted, or may have been: status can forget that again
+    before the clock is looked at.
     ``timeout``: seconds of idleness before collection, 0 = never.
     ``claim_timeout``: the same while nobody has connected yet; None = ``timeout``.
     ``beat``: seconds between looks at a runtime that only it knows to be in use.
@@ -76,17 +79,22 @@ def look(
     else:
         clock = _running(status, _revised(status.idle_deadline, now, limit), activity, now, limit, beat)
     clock = replace(clock, unclaimed=unclaimed)
-    ends = patience_ends(asked, timeout, claim_timeout)
+    ends = patience_ends(asked, used, timeout, claim_timeout)
     if ends is None or ends <= now or clock.deadline is None or clock.deadline > now:
         return clock
     # Only now: a deadline that moved with each newcomer would cost each a write more.
     return replace(clock, deadline=ends, probe=False, collect=False, next_look=ends)
 
 
-def patience_ends(asked: datetime | None, timeout: int, claim_timeout: int | None) -> datetime | None:
-    """Until when somebody who asked for the instance is waited for; times of creation are cut to whole seconds."""
+def patience_ends(
+    asked: datetime | None, used: datetime | None, timeout: int, claim_timeout: int | None
+) -> datetime | None:
+    """Until when one who asked for the instance, or used it, is waited for; None = nobody is."""
     seconds = timeout if claim_timeout is None else claim_timeout
-    return asked + timedelta(seconds=seconds + 1) if asked is not None else None
+    # Times of creation are cut to whole seconds.
+    arrives = asked + timedelta(seconds=seconds + 1) if asked is not None else None
+    returns = used + timedelta(seconds=timeout) if used is not None else None
+    return max((end for end in (arrives, returns) if end is not None), default=None)
 
 
 def _by_status(status: InstanceStatus, now: datetime, timeout: int) -> Clock:

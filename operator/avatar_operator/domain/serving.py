@@ -161,6 +161,7 @@ def serve(case: Case, result: Plan) -> None:
         beat=case.beat,
         ask_runtime=case.settings.count_from_runtime,
         asked=_last_asked(case),
+        used=runtime.used_at,
     )
     result.wake_at(clock.next_look)
     leak = _leak(case)
@@ -390,8 +391,9 @@ def _last_asked(case: Case) -> datetime | None:
 
 
 def awaited(case: Case) -> bool:
-    """Whether a sharer came so late that its client has had no time to connect."""
-    ends = patience_ends(_last_asked(case), group_timeout(case), case.pool.spec.idle.claim_timeout_seconds)
+    """Whether a sharer came so late, or left so lately, that there was no time to connect, or to come back."""
+    asked, used, timeout = _last_asked(case), case.view.runtime.used_at, group_timeout(case)
+    ends = patience_ends(asked, used, timeout, case.pool.spec.idle.claim_timeout_seconds)
     return ends is not None and case.view.now < ends
 
 

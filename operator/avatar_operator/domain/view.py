@@ -61,7 +61,8 @@ class RuntimeView:
     ``draining``: what we last told it (None = nothing yet), at ``told_at``.
     ``asked_at``, ``answered_at``: when it was last asked whether it serves, and last did.
     ``known_since``: since when this process has known of the pod. ``used_at``:
-    when somebody was last counted in its instances. ``frames``: see flow.
+    when somebody was last counted in its instances, or changed one of them at
+    the moment of its collection. ``frames``: see flow.
     ``media``: the last probe of its media.
     """
 

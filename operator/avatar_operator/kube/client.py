@@ -39,6 +39,8 @@ LIST_PAGE = 2000
 # An object is 1.5 MiB at most in etcd; with its bookkeeping a line of a watch stays well below this.
 WATCH_LINE_LIMIT = 16 << 20
 
+# What a status says as a whole goes by these; nobody but the operator writes them.
+TESTED = ("phase", "reason", "port")
 Observer = Callable[[str, str, int, float], None]
 
 
@@ -215,10 +217,10 @@ class KubeClient:
     async def patch_status(self, resource: Resource, item: WithStatus, status: Json, *, exact: bool = False) -> bytes:
         """Set fields of .status, whole each (None removes), of the custom resource that ``item`` is a state of.
 
-        Raises ConflictError when another one has its name by now; with ``exact``, when it is another version. Of a
-        merge patch to this subresource the API server takes the status alone: a metadata.uid in it is not held
-        against the object's. So it goes by resourceVersion, or by a JSON patch that tests the UID, which those who
-        write the same status do not hold up.
+        Raises ConflictError when another one has its name by now, or it says something else than ``item`` in what
+        only we write; with ``exact``, when it is another version. Of a merge patch to this subresource the API server
+        takes the status alone: a metadata.uid in it is not held against the object's. So it goes by resourceVersion,
+        or by a JSON patch that tests, which those who write other parts of the status do not hold up.
         """
         meta = item.metadata
         if exact or item.status == type(item.status)():
@@ -226,12 +228,12 @@ class KubeClient:
             body = {"metadata": {"resourceVersion": meta.resource_version}, "status": status}
             return await self.merge_patch(resource, meta.namespace, meta.name, body, "status")
         path = resource.path(meta.namespace, meta.name, "status")
-        body_by_uid, headers = status_operations(meta.uid, status), {"Content-Type": JSON_PATCH}
+        operations, headers = status_operations(item, status), {"Content-Type": JSON_PATCH}
         try:
-            return await self._request("PATCH", resource, path, body=body_by_uid, headers=headers)
+            return await self._request("PATCH", resource, path, body=operations, headers=headers)
         except RejectedError as error:
             if error.status == 422 and error.message.startswith(NOT_APPLICABLE):
-                text = f"{resource.plural} {meta.name} is not the one with UID {meta.uid}"
+                text = f"{resource.plural} {meta.name} is not the one with UID {meta.uid}, or not as it was known"
                 raise ConflictError(409, "Conflict", text) from error
             raise
 
@@ -314,9 +316,15 @@ class KubeClient:
             self._observe(verb, resource.plural, code, time.monotonic() - began)
 
 
-def status_operations(uid: str, status: Json) -> list[Json]:
-    """The JSON patch that sets fields of .status (None removes) if the object is that of ``uid``."""
-    result: list[Json] = [{"op": "test", "path": "/metadata/uid", "value": uid}]
+def status_operations(item: WithStatus, status: Json) -> list[Json]:
+    """The JSON patch that sets fields of .status (None removes) if the object is the one that was known.
+
+    The change is what was missing from a state that may be an old one: laid over another it would make a status that
+    contradicts itself.
+    """
+    result: list[Json] = [{"op": "test", "path": "/metadata/uid", "value": item.metadata.uid}]
+    known = ((name, getattr(item.status, name, None)) for name in TESTED)
+    result += ({"op": "test", "path": f"/status/{name}", "value": value} for name, value in known if value)
     for name, value in status.items():
         path = f"/status/{name}"
         result.append({"op": "add", "path": path, "value": _present(value)})

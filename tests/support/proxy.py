@@ -46,7 +46,8 @@ class Call:
     def phase(self) -> str:
         """The phase that a status patch sets, if it does."""
         if isinstance(self.body, list):
-            return next((str(one["value"]) for one in self.body if one["path"] == "/status/phase"), "")
+            sets = (one for one in self.body if (one["op"], one["path"]) == ("add", "/status/phase"))
+            return next((str(one["value"]) for one in sets), "")
         status = self.body.get("status") if isinstance(self.body, dict) else None
         return str(status.get("phase", "")) if isinstance(status, dict) else ""
 

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from avatar_operator.domain.idle import FRESH_SECONDS, Clock, look, unknown_since
+from avatar_operator.domain.idle import (
+    FRESH_SECONDS,
+    UNSEEN_SECONDS,
+    Clock,
+    look,
+    patience_ends,
+    unknown_since,
+    unseen_ends,
+)
 from avatar_operator.domain.resources import InstanceStatus
 from avatar_operator.domain.view import Activity
 from tests.unit.builders import NOW, ago, condition, later, seen
@@ -392,16 +400,24 @@ def test_only_a_fresh_answer_of_nobody_collects() -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "expected"),
+    ("not_before", "expected"),
     [
-        (ago(TIMEOUT), Clock(NOW, None, 0, collect=True)),
-        (ago(TIMEOUT - 7), Clock(later(7), None, 0, next_look=later(7))),
-        (NOW, Clock(later(TIMEOUT), None, 0, next_look=later(TIMEOUT))),
+        (NOW, Clock(NOW, None, 0, collect=True)),
+        (later(7), Clock(later(7), None, 0, next_look=later(7))),
     ],
-    ids=["long ago", "a while ago", "now"],
 )
-def test_one_who_came_and_went_unseen_by_the_clock_is_given_the_timeout(used: datetime, expected: Clock) -> None:
-    assert at(status(idle_deadline=NOW), seen(0, idle_seconds=TIMEOUT), used=used) == expected
+def test_the_deadline_of_one_who_is_waited_for_is_later(not_before: datetime, expected: Clock) -> None:
+    assert at(status(idle_deadline=NOW), seen(0, idle_seconds=TIMEOUT), not_before=not_before) == expected
+
+
+def test_who_is_waited_for() -> None:
+    assert patience_ends(None, None, TIMEOUT, None) is None
+    assert patience_ends(ago(3), None, TIMEOUT, None) == later(TIMEOUT + 1 - 3), "times of creation are cut"
+    assert patience_ends(ago(3), None, TIMEOUT, 20) == later(20 + 1 - 3)
+    assert patience_ends(ago(30), ago(9), TIMEOUT, 20) == later(TIMEOUT - 9)
+    assert unseen_ends(None, TIMEOUT) is None
+    assert unseen_ends(ago(2), TIMEOUT) == later(UNSEEN_SECONDS - 2)
+    assert unseen_ends(ago(2), 5) == later(3)
 
 
 def test_unknown_since() -> None:

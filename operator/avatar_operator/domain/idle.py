@@ -18,6 +18,8 @@ from .view import Activity
 
 # An observation older than this decides nothing (seconds).
 FRESH_SECONDS = 5
+# A new operator waits so long for those who may have left during the change (seconds).
+UNSEEN_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,12 @@ def look(
     beat: int,
     ask_runtime: bool,
     claim_timeout: int | None = None,
-    asked: datetime | None = None,
-    used: datetime | None = None,
+    not_before: datetime | None = None,
 ) -> Clock:
     """Say where the idle clock stands at ``now``.
 
     ``counted``: connections counted in status over the whole group.
-    ``asked``: when the youngest sharer was created. ``used``: when somebody was
-    known last to be counted, or may have been: status can forget that again
-    before the clock is looked at.
+    ``not_before``: no collection until then, whatever the clock says.
     ``timeout``: seconds of idleness before collection, 0 = never.
     ``claim_timeout``: the same while nobody has connected yet; None = ``timeout``.
     ``beat``: seconds between looks at a runtime that only it knows to be in use.
@@ -79,22 +78,30 @@ def look(
     else:
         clock = _running(status, _revised(status.idle_deadline, now, limit), activity, now, limit, beat)
     clock = replace(clock, unclaimed=unclaimed)
-    ends = patience_ends(asked, used, timeout, claim_timeout)
-    if ends is None or ends <= now or clock.deadline is None or clock.deadline > now:
+    if not_before is None or not_before <= now or clock.deadline is None or clock.deadline > now:
         return clock
     # Only now: a deadline that moved with each newcomer would cost each a write more.
-    return replace(clock, deadline=ends, probe=False, collect=False, next_look=ends)
+    return replace(clock, deadline=not_before, probe=False, collect=False, next_look=not_before)
 
 
 def patience_ends(
     asked: datetime | None, used: datetime | None, timeout: int, claim_timeout: int | None
 ) -> datetime | None:
-    """Until when one who asked for the instance, or used it, is waited for; None = nobody is."""
+    """Until when one who asked for the instance, or used it, is waited for; None = nobody is.
+
+    ``asked``: when the youngest sharer was created. ``used``: when somebody was known last to be counted, or may have
+    been: status can forget that again before the clock is looked at.
+    """
     seconds = timeout if claim_timeout is None else claim_timeout
     # Times of creation are cut to whole seconds.
     arrives = asked + timedelta(seconds=seconds + 1) if asked is not None else None
     returns = used + timedelta(seconds=timeout) if used is not None else None
     return max((end for end in (arrives, returns) if end is not None), default=None)
+
+
+def unseen_ends(known_since: datetime | None, timeout: int) -> datetime | None:
+    """Until when one is waited for who left while nobody looked: before this process knew of the pod."""
+    return known_since + timedelta(seconds=min(timeout, UNSEEN_SECONDS)) if known_since is not None else None
 
 
 def _by_status(status: InstanceStatus, now: datetime, timeout: int) -> Clock:

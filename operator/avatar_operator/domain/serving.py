@@ -12,7 +12,7 @@ from . import objects
 from .actions import Event, Json, Plan, ProbeActivity, ProbeMedia, ProbeReady, SetDraining
 from .assigned import condition, gpu_status
 from .clock import ceil, floor
-from .idle import Clock, look, patience_ends
+from .idle import Clock, look, patience_ends, unseen_ends
 from .names import ANNOTATION_TEMPLATE, LABEL_PORT
 from .podstate import PodPhase, PodState, running_since, started_at
 from .resources import Instance, Pod, Pool
@@ -160,8 +160,7 @@ def serve(case: Case, result: Plan) -> None:
         claim_timeout=case.pool.spec.idle.claim_timeout_seconds,
         beat=case.beat,
         ask_runtime=case.settings.count_from_runtime,
-        asked=_last_asked(case),
-        used=runtime.used_at,
+        not_before=_not_before(case, timeout),
     )
     result.wake_at(clock.next_look)
     leak = _leak(case)
@@ -390,10 +389,19 @@ def _last_asked(case: Case) -> datetime | None:
     return max((t for t in times if t is not None), default=None)
 
 
+def _patience_ends(case: Case, timeout: int) -> datetime | None:
+    claim_timeout = case.pool.spec.idle.claim_timeout_seconds
+    return patience_ends(_last_asked(case), case.view.runtime.used_at, timeout, claim_timeout)
+
+
+def _not_before(case: Case, timeout: int) -> datetime | None:
+    ends = (_patience_ends(case, timeout), unseen_ends(case.view.runtime.known_since, timeout))
+    return max((end for end in ends if end is not None), default=None)
+
+
 def awaited(case: Case) -> bool:
     """Whether a sharer came so late, or left so lately, that there was no time to connect, or to come back."""
-    asked, used, timeout = _last_asked(case), case.view.runtime.used_at, group_timeout(case)
-    ends = patience_ends(asked, used, timeout, case.pool.spec.idle.claim_timeout_seconds)
+    ends = _patience_ends(case, group_timeout(case))
     return ends is not None and case.view.now < ends
 
 

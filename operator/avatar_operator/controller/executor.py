@@ -391,8 +391,7 @@ class Executor:
             self._tell(action)
             self._measure(action, memory)
         elif action.status.get("phase") == "Draining":
-            # Somebody changed it meanwhile, who may have come and gone: that is a sign of life.
-            self._store.note_use(key)
+            self._contested(key, action.instance)
 
     def _tell(self, action: PatchStatus) -> None:
         meta = action.instance.metadata
@@ -439,6 +438,18 @@ class Executor:
             labels = (meta.namespace, meta.labels.get(LABEL_POOL, ""), FIRST_FRAME)
             self._metrics.start_phase_seconds.labels(*labels).observe(seconds)
 
+    def _contested(self, key: GroupKey, planned: Instance) -> None:
+        """A write of the collection was refused. Whoever caused it may have come and gone: that is a sign of life.
+
+        Not so where an operator's part of the status has changed: another one is at the same work.
+        """
+        found = self._store.instance(planned.metadata.namespace, planned.metadata.name)
+        if found is None or found.metadata.uid != planned.metadata.uid:
+            return
+        old = planned.status
+        if msgspec.structs.replace(found.status, connections=old.connections, sessions=old.sessions) == old:
+            self._store.note_use(key)
+
     async def _delete_instance(self, key: GroupKey, action: DeleteInstance) -> None:
         instance = action.instance
         meta = instance.metadata
@@ -449,9 +460,9 @@ class Executor:
         except NotFoundError:
             pass
         except ConflictError:
-            # Somebody changed it since the plan looked: perhaps a client came, and perhaps has left. Plan again.
-            self._store.note_use(key)
+            # Somebody changed it since the plan looked: perhaps a client came. Plan again.
             await read_again(self._client, self._store, INSTANCES, instance)
+            self._contested(key, instance)
             return
         else:
             if instance.counted_connections:

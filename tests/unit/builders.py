@@ -109,6 +109,11 @@ def having(item: Instance, **status: Any) -> Instance:
     return msgspec.structs.replace(item, status=msgspec.structs.replace(item.status, **status))
 
 
+def newer(item: Any, version: int = 2) -> Any:
+    """``item`` in a later state."""
+    return msgspec.structs.replace(item, metadata=msgspec.structs.replace(item.metadata, resource_version=str(version)))
+
+
 def group_of(item: Instance) -> str:
     """The group id of an instance."""
     return names.group_id(item.spec.pool_ref, item.spec.avatar_name, item.metadata.uid if item.spec.exclusive else "")

@@ -34,6 +34,7 @@ from tests.unit.builders import (
     instance,
     later,
     meta,
+    newer,
     pool,
     service,
     stored,
@@ -53,10 +54,6 @@ def view(store: Store, item: Instance) -> GroupView:
 
 def plain_pod(server: Instance, port: int) -> Pod:
     return Pod(metadata=service(server, port).metadata)
-
-
-def newer(item: Instance) -> Instance:
-    return msgspec.structs.replace(item, metadata=msgspec.structs.replace(item.metadata, resource_version="2"))
 
 
 def waiting_instances(count: int) -> list[Instance]:
@@ -320,10 +317,7 @@ def test_of_many_that_there_is_room_for_those_are_told_that_it_may_be_news_for()
 
 def test_a_larger_pool_wakes_everybody() -> None:
     store, changed, members = waiting_store(4, max_instances=1)
-    bigger = pool(max_instances=3)
-    store.apply(
-        msgspec.structs.replace(bigger, metadata=msgspec.structs.replace(bigger.metadata, resource_version="2"))
-    )
+    store.apply(newer(pool(max_instances=3)))
     assert {key(m) for m in members} <= set(changed)
     assert [view(store, m).admission.port for m in members] == [8615, 8615, 8615, None]
 
@@ -428,8 +422,7 @@ def test_somebody_who_came_and_went_between_two_looks_is_known() -> None:
     assert view(store, one).runtime.used_at is None
     came = newer(having(one, connections=1))
     store.apply(came)
-    left = msgspec.structs.replace(one, metadata=msgspec.structs.replace(one.metadata, resource_version="3"))
-    store.apply(left)
+    store.apply(newer(one, 3))
     assert view(store, one).runtime.used_at is not None
     assert store.view(key(one), NOW, RuntimeView(used_at=later(9))).runtime.used_at == later(9)
 

@@ -24,7 +24,19 @@ from avatar_operator.domain.resources import (
 )
 from avatar_operator.domain.view import GpuHints, GpuView, GroupKey, RuntimeView
 from avatar_operator.kube.kinds import AnyObject
-from tests.unit.builders import NAMESPACE, NOW, Admission, avatar, group_of, having, instance, later, replace, service
+from tests.unit.builders import (
+    NAMESPACE,
+    NOW,
+    Admission,
+    avatar,
+    group_of,
+    having,
+    instance,
+    later,
+    newer,
+    replace,
+    service,
+)
 from tests.unit.gpu_builders import A0, A1, B0, DRA, PLUGIN, TOTAL, VISIBLE, gpu, gpu_pod, gpunode, node
 
 ON_A0 = Placement(4000, "a", A0, 0)
@@ -88,10 +100,6 @@ def ids(*items: Instance) -> set[str]:
 
 def with_pool(kind: Pool, **spec: Any) -> Pool:
     return msgspec.structs.replace(kind, spec=msgspec.structs.replace(kind.spec, **spec))
-
-
-def newer(item: Any, version: int = 2) -> Any:
-    return msgspec.structs.replace(item, metadata=msgspec.structs.replace(item.metadata, resource_version=str(version)))
 
 
 def one_gpu(used: int = 0, version: int = 1, **more: Any) -> GpuNode:

@@ -344,16 +344,19 @@ class Executor:
         try:
             raw = await self._client.delete(PODS, meta.namespace, meta.name, uid=meta.uid, grace=action.grace)
         except (NotFoundError, ConflictError):
-            # What was written right before its end must not bring it back, to be planned with once more.
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, FOR_GOOD)
+            self._forget_pod(action.pod)
             return
         log.info("deleted pod", extra={**_about(action.pod), "reason": action.reason, "group": key.id})
         answer = msgspec.json.decode(raw)
         if ends_later(answer):
             self._store.apply(msgspec.convert(answer, Pod))
         else:
-            # What the kubelet wrote right before must not bring it back.
-            self._store.remove(Pod, meta.namespace, meta.name, meta.uid, FOR_GOOD)
+            self._forget_pod(action.pod)
+
+    def _forget_pod(self, pod: Pod) -> None:
+        """It is gone: what was written right before its end must not bring it back, to be planned with once more."""
+        meta = pod.metadata
+        self._store.remove(Pod, meta.namespace, meta.name, meta.uid, FOR_GOOD)
 
     async def _wanted_after_all(self, key: GroupKey, pod: Pod) -> bool:
         """Ask the API server whether an owner wants the pod: that the plan knew of none is no proof.

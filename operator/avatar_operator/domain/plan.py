@@ -91,10 +91,9 @@ def plan(view: GroupView) -> Plan:
 
 def _lapse(view: GroupView, result: Plan) -> bool:
     """End the sessions whose lease is over; whether there were any. What follows from it is the next plan's."""
-    rolls = [(member, Roll.of(member.status)) for member in view.members]
-    kept = [lapse(roll, view.now) for _, roll in rolls]
-    over = any(left is not roll for (_, roll), left in zip(rolls, kept, strict=True))
-    for (member, roll), left in zip(rolls, kept, strict=True):
+    rolls = [(member, roll := Roll.of(member.status), lapse(roll, view.now)) for member in view.members]
+    over = any(left is not roll for _, roll, left in rolls)
+    for member, roll, left in rolls:
         result.wake_at(next_lapse(left.sessions))
         fields: dict[str, object] = {}
         if over and member.status.idle_deadline is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,20 +18,20 @@ class Plot(NamedTuple):
 
     name: str
     title: str
-    lines: tuple[tuple[str, tuple[str, str]], ...]
+    lines: tuple[tuple[str, tuple[str | int, ...]], ...]
 
 
 PLOTS = (
     Plot(
         "growth-rate",
         "created at once: a second",
-        (("instances", ("create", "per_second")), ("pairs by hand", ("create", "pairs_per_second"))),
+        (("instances", ("create", "per_second")), ("pairs by hand, at most 1,000", ("create", "pairs_per_second", 0))),
     ),
     Plot(
         "growth-cpu",
         "operator: CPU milliseconds",
         (
-            ("an instance created", ("create", "operator_cpu_ms_per_instance")),
+            ("an instance created", ("create", "cpu_ms_per_instance", "operator")),
             ("a patch followed", ("patches", "operator_cpu_ms_per_patch")),
         ),
     ),
@@ -57,9 +59,9 @@ def draw(sizes: list[Json], folder: Path) -> list[str]:
             include_x_axis=True,
             legend_at_bottom=True,
         )
-        for legend, (step, figure) in plot.lines:
-            chart.add(legend, [(size["instances"], size[step][figure]) for size in sizes])
-        path = folder / f"{plot.name}.svg"
-        path.write_bytes(chart.render())
-        made.append(path.name)
+        for legend, path in plot.lines:
+            chart.add(legend, [(size["instances"], reduce(getitem, path, size)) for size in sizes])
+        file = folder / f"{plot.name}.svg"
+        file.write_bytes(chart.render())
+        made.append(file.name)
     return made

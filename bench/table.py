@@ -102,14 +102,20 @@ def _of_size(size: Json) -> Iterator[tuple[str, str, str]]:
     yield (
         f"{many} created at once, of the rate of pairs by a plain client",
         "≥ 0.7, ≤ 12 writes each",
-        f"{made['ratio']} ({made['per_second']} a second, {made['pairs_per_second']}), {made['writes_per_instance']} "
+        f"{made['ratio']} ({made['per_second']} a second, {_list(made['pairs_per_second'])}), {made['writes_per_instance']} "
         f"writes each, {made['conflicts_per_instance']} conflicts",
     )
     yield (
         f"backend patches of {many}, of the rate without the operator",
         "≥ 0.8, reaction p99 ≤ 1 s",
-        f"{patched['ratio']} ({patched['per_second']} a second, {patched['without_operator_per_second']}), "
+        f"{patched['ratio']} ({_list(patched['per_second'])} a second, "
+        f"{_list(patched['without_operator_per_second'])}), "
         f"p99 {patched['reaction_ms']['p99']} ms",
+    )
+    yield (
+        f"the same where each is the first to come or the last to leave, {many}",
+        "—",
+        f"{patched['first_and_last_ratio']} ({patched['first_and_last_per_second']} a second): two writes for each",
     )
     yield (
         f"operator with {many}: memory, idle CPU",
@@ -135,7 +141,7 @@ def growth(sizes: list[Json]) -> Iterator[str]:
     for size in sizes:
         made, patched, rest = size["create"], size["patches"], size["rest"]
         yield (
-            f"| {size['instances']:,} | {made['per_second']} | {made['operator_cpu_ms_per_instance']} | "
+            f"| {size['instances']:,} | {made['per_second']} | {made['cpu_ms_per_instance']['operator']} | "
             f"{patched['operator_cpu_ms_per_patch']} | {rest['rss_mib']} | {rest['cpu_percent_of_a_core']} % | "
             f"{size['restart']['all_looked_through_seconds']} s |"
         )

@@ -50,6 +50,10 @@ class OwnCluster:
         finally:
             self.run("down")
 
+    def pids(self) -> dict[str, int]:
+        """Each running component's process."""
+        return {file.stem: int(file.read_text()) for file in (self.kubeconfig.parent / "pids").glob("*.pid")}
+
     def define(self) -> None:
         """Apply the custom resource definitions, and wait until they are served."""
         define(self.kubectl)

@@ -79,6 +79,8 @@ class Memory:
     gpu: GpuHints = field(default_factory=GpuHints)
     rejection: tuple[str, str] | None = None
     shown: bool = False
+    # Since when (seconds of the monotonic clock) a status's first word waits for more urgent work.
+    put_off: float | None = None
 
     def about(self, pod: Pod) -> None:
         """Forget what was remembered of another pod."""
@@ -391,12 +393,13 @@ class Executor:
     async def _patch_status(self, key: GroupKey, action: PatchStatus, memory: Memory) -> None:
         patch = self._client.patch_status(INSTANCES, action.instance, action.status, exact=action.exact)
         if await take_in(self._client, self._store, INSTANCES, action.instance, patch):
-            self._tell(action)
+            self.tell(action)
             self._measure(action, memory)
         elif action.status.get("phase") == "Draining":
             self._contested(key, action.instance)
 
-    def _tell(self, action: PatchStatus) -> None:
+    def tell(self, action: PatchStatus) -> None:
+        """The events of a status."""
         meta = action.instance.metadata
         for event in action.events:
             self._recorder.record("AvatarInstance", meta, event)
@@ -422,8 +425,9 @@ class Executor:
         pool = action.instance.spec.pool_ref
         first_ready = new.get("phase") == "Running" and old.ready_time is None
         now = datetime.now(UTC)
-        if first_ready and old.start_time is not None:
-            seconds = (now - old.start_time).total_seconds()
+        started = old.start_time or msgspec.convert(new.get("startTime"), datetime | None)
+        if first_ready and started is not None:
+            seconds = (now - started).total_seconds()
             self._metrics.start_seconds.labels(meta.namespace, pool).observe(seconds)
         pod = self._store.pod(meta.namespace, str(new.get("podName") or old.pod_name or ""))
         if first_ready and pod is not None:

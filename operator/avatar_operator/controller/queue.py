@@ -19,6 +19,8 @@ K = TypeVar("K", bound=Hashable)
 
 BACKOFF_BASE_SECONDS = 0.05
 BACKOFF_LIMIT_SECONDS = 60.0
+# So many keys at a time are a quiet day; with more, what can wait does.
+QUIET = 8
 
 
 class WorkQueue(Generic[K]):
@@ -41,6 +43,11 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._queued)
+
+    @property
+    def busy(self) -> bool:
+        """Whether so much is waited for or worked on that what is less urgent should wait."""
+        return len(self._queued) + len(self._running) > QUIET
 
     def add(self, key: K, *, low: bool = False) -> None:
         """Queue ``key`` unless it is queued; one that is being worked on comes again after.

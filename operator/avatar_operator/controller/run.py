@@ -106,7 +106,7 @@ async def run(options: Options) -> None:
 
         store = Store(changed, lambda: datetime.now(UTC), GpuIndex(blind=not options.nodes))
         metrics.registry.register(StoreCollector(store))
-        recorder = Recorder(client, metrics.events_dropped.inc, socket.gethostname(), busy=lambda: len(queue) > 0)
+        recorder = Recorder(client, metrics.events_dropped.inc, socket.gethostname(), busy=lambda: queue.busy)
 
         def requeue_port(pool: PoolKey, namespace: str, port: int, seconds: float) -> None:
             asyncio.get_running_loop().call_later(seconds, store.release_quarantine, namespace, port)

@@ -99,7 +99,7 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
     fields: Json = {
         "port": case.port,
         "podName": pod.metadata.name,
-        "startTime": case.server.status.start_time or floor(now),
+        "startTime": case.server.status.start_time or pod.metadata.creation_timestamp or floor(now),
         "queuePosition": None,
         "retryTime": None,
         "sharedWith": None,
@@ -286,7 +286,7 @@ def say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, s
         "node": pod.spec.node_name,
         "podName": pod.metadata.name,
         "gpu": gpu,
-        "startTime": server.status.start_time or floor(now),
+        "startTime": server.status.start_time or pod.metadata.creation_timestamp or floor(now),
         "readyTime": server.status.ready_time or floor(now),
         "retryTime": None,
         "queuePosition": None,

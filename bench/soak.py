@@ -91,11 +91,16 @@ class Soak:
             await self.rest.disconnect(avatar_id=who, avatar_name=avatar)
 
     async def backend(self, who: str) -> None:
-        """Makes an instance and counts in its status; takes the count back."""
+        """Makes an instance and counts in its status; takes the count back, and what was not served."""
         await self.world.instance(who, self.chance.choice(AVATARS))
         for count in (1, 2, 1, 0):
             await asyncio.sleep(self.chance.uniform(0.2, 1.5))
             await self.world.connections(who, count)
+        status = await self.world.status(who)
+        if "gone" not in status and status.get("phase") != "Running":
+            # There are more avatars than ports. Nobody would take away what waits, and the queue would grow for ever.
+            self.done["not served"] += 1
+            await self.world.delete(who)
 
     async def kubectl(self, who: str) -> None:
         """Makes an instance and deletes it, whatever has become of it."""

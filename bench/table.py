@@ -102,8 +102,8 @@ def _of_size(size: Json) -> Iterator[tuple[str, str, str]]:
     yield (
         f"{many} created at once, of the rate of pairs by a plain client",
         "≥ 0.7, ≤ 12 writes each",
-        f"{made['ratio']} ({made['per_second']} a second, {_list(made['pairs_per_second'])}), {made['writes_per_instance']} "
-        f"writes each, {made['conflicts_per_instance']} conflicts",
+        f"{made['ratio']} ({made['per_second']} a second, {_list(made['pairs_per_second'])}), "
+        f"{made['writes_per_instance']} writes each, {made['conflicts_per_instance']} conflicts",
     )
     yield (
         f"backend patches of {many}, of the rate without the operator",

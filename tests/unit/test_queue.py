@@ -194,3 +194,16 @@ async def test_a_retry_comes() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.retry("a")
     assert await take(queue) == "a"
+
+
+async def test_busy_is_what_is_worked_on_as_well_as_what_waits() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for number in range(module.QUIET):
+        queue.add(f"k{number}")
+    assert not queue.busy
+    queue.add("one more")
+    assert queue.busy
+    taken = [await take(queue) for _ in range(module.QUIET + 1)]
+    assert queue.busy
+    queue.done(taken[0])
+    assert not queue.busy

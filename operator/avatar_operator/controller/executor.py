@@ -79,8 +79,8 @@ class Memory:
     gpu: GpuHints = field(default_factory=GpuHints)
     rejection: tuple[str, str] | None = None
     shown: bool = False
-    # Since when (seconds of the monotonic clock) a status's first word waits for more urgent work.
-    put_off: float | None = None
+    # Since when the first word of a status waits.
+    put_off: datetime | None = None
 
     def about(self, pod: Pod) -> None:
         """Forget what was remembered of another pod."""

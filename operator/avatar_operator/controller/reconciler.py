@@ -7,10 +7,9 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from avatar_operator.domain.actions import Action
+from avatar_operator.domain.crowd import in_turn
 from avatar_operator.domain.plan import plan
 from avatar_operator.domain.resources import Avatar, Pod
-from avatar_operator.domain.status import first_word
 from avatar_operator.domain.summaries import avatar_patch, gpunode_patch, pool_patch
 from avatar_operator.domain.tts_view import TtsKey
 from avatar_operator.domain.view import GroupKey
@@ -35,8 +34,6 @@ log = logging.getLogger(__name__)
 MAX_PASSES = 12
 # A pool's status and queue positions follow its instances at this distance at most.
 POOL_PERIOD_SECONDS = 2.0
-# That an instance starts is said so much later at most, while many do.
-FIRST_WORD_SECONDS = 1.0
 
 
 class Reconciler:
@@ -152,16 +149,20 @@ class Reconciler:
                 if memory.pod_uid != before:
                     continue
             result = plan(memory.note(view))
-            actions = self._urgent(key, memory, result.actions)
-            if not actions:
+            turn = in_turn(result.actions, memory.put_off, now, busy=self._queue.busy)
+            memory.put_off = turn.since
+            result.wake_at(turn.again)
+            for waiting in turn.told:
+                self._executor.tell(waiting)
+            if not turn.actions:
                 if result.wake is not None:
                     self._queue.add_after(key, (result.wake - datetime.now(UTC)).total_seconds())
                 return
-            for action in actions:
+            for action in turn.actions:
                 self._executor.prepare(key, pool, action)
             memory.rejection = None
             outcomes = await asyncio.gather(
-                *(self._executor.run(key, pool, memory, action) for action in actions), return_exceptions=True
+                *(self._executor.run(key, pool, memory, action) for action in turn.actions), return_exceptions=True
             )
             failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
             if failed:
@@ -169,23 +170,6 @@ class Reconciler:
                 raise min(failed, key=lambda error: isinstance(error, Later))
         log.warning("plan did not settle", extra={"namespace": key.namespace, "group": key.id})
         self._queue.add_after(key, 1.0)
-
-    def _urgent(self, key: GroupKey, memory: Memory, actions: list[Action]) -> list[Action]:
-        """``actions`` without what may wait, in a crowd of starts, for what follows it: one write says both then."""
-        first = [action for action in actions if first_word(action)]
-        if not first:
-            memory.put_off = None
-        if not first or not self._queue.busy:
-            return actions
-        if memory.put_off is None:
-            memory.put_off = time.monotonic()
-            for action in first:
-                self._executor.tell(action)
-        left = memory.put_off + FIRST_WORD_SECONDS - time.monotonic()
-        if left <= 0:
-            return actions
-        self._queue.add_after(key, left)
-        return [action for action in actions if not first_word(action)]
 
     async def _pool(self, key: PoolKey) -> None:
         """Queue positions and the pool's own status."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 
-from .actions import Action, Event, Json, PatchStatus, Plan
+from .actions import Event, Json, PatchStatus, Plan
 from .clock import floor
 from .fields import fields_of
 from .resources import Condition, Instance, InstanceStatus
@@ -137,15 +137,6 @@ def say(
     if change:
         events = (event,) if event else ()
         result.actions.append(PatchStatus(member, change, exact=exact, events=events))
-
-
-def first_word(action: Action) -> TypeGuard[PatchStatus]:
-    """Whether ``action`` is a status's first word, and only says that the instance starts: the next says that, too."""
-    return (
-        isinstance(action, PatchStatus)
-        and not action.instance.status.phase
-        and action.status.get("phase") == "Starting"
-    )
 
 
 def planned(member: Instance, result: Plan) -> InstanceStatus:

@@ -7,13 +7,18 @@ from typing import Any
 import pytest
 
 from avatar_operator.domain.leak import Leak, look
-from avatar_operator.domain.resources import InstanceStatus
+from avatar_operator.domain.resources import InstanceStatus, Session
 from avatar_operator.domain.view import Activity
 from tests.unit.builders import NOW, ago, condition, later, seen
 
 BEAT, PATIENCE = 60, 300
 DOUBT = ("CountConfirmed", "False", "NoSession", "2 connections are counted, and the runtime has no session")
 CONFIRMED = ("CountConfirmed", "True", "Confirmed", "")
+
+
+def by_name(*ids: str) -> list[Session]:
+    """Sessions that came one after the other."""
+    return [Session(id=name, since=ago(60 - number)) for number, name in enumerate(ids)]
 
 
 def doubted(seconds: float) -> InstanceStatus:
@@ -79,3 +84,17 @@ def test_look(status: InstanceStatus, counted: int, activity: Activity | None, e
 def test_a_short_patience_asks_more_often(patience: int, next_look: float) -> None:
     rules: dict[str, Any] = {"beat": BEAT, "patience": patience}
     assert look(FINE, 2, seen(1), NOW, **rules).next_look == later(next_look)
+
+
+def test_one_who_comes_while_another_goes_has_the_whole_time() -> None:
+    rules: dict[str, Any] = {"beat": BEAT, "patience": PATIENCE}
+    first = look(FINE, 2, seen(0), NOW, sessions=by_name("a"), **rules).condition
+    assert first is not None
+    assert first[3] == "2 connections are counted (1 with a session, the last one a), and the runtime has no session"
+    doubt = InstanceStatus(connections=2, conditions=(condition(*first, ago(1000)),))
+    assert look(doubt, 2, seen(0), NOW, sessions=by_name("a"), **rules).correct
+    # Joined while no operator looked, and the lease of another was over: the same number.
+    again = look(doubt, 2, seen(0), NOW, sessions=by_name("b"), **rules)
+    assert (again.correct, again.next_look) == (False, NOW)
+    assert again.condition is not None
+    assert again.condition[:3] == ("CountConfirmed", "Unknown", "Recounted")

@@ -689,6 +689,16 @@ def test_a_newcomer_calls_a_drain_off() -> None:
     assert patches(result)["one"]["phase"] == "Running"
 
 
+def test_one_that_is_never_collected_calls_a_drain_off_however_long_ago_it_came() -> None:
+    """It may have come while no operator looked; so may a pool's new timeout."""
+    collect = RuntimeView(seen(0), draining=True, told_at=ago(1))
+    server = draining(age=4000, spec={"idle": InstanceIdle(timeout_seconds=0)})
+    result = plan(with_pod(server, sharing(server, age=3000), runtime=collect))
+    assert kinds(result.actions) == ["PatchStatus", "SetDraining"]
+    never = plan(with_pod(draining(age=4000), pool=pool(idle=PoolIdle(timeout_seconds=0)), runtime=collect))
+    assert kinds(never.actions) == ["PatchStatus", "SetDraining"]
+
+
 def test_sleep_is_a_patch_by_compare_and_swap() -> None:
     server = draining(spec={"idle": InstanceIdle(action="Sleep")}, restarts=2, last_activity_time=ago(1803))
     result = plan(with_pod(server, runtime=RuntimeView(seen(0), draining=True, told_at=ago(1))))

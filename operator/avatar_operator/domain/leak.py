@@ -11,11 +11,12 @@ both begin it anew.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .idle import FRESH_SECONDS
-from .resources import Condition, InstanceStatus
+from .resources import Condition, InstanceStatus, Session
 from .view import Activity
 
 CONDITION = "CountConfirmed"
@@ -32,12 +33,20 @@ class Leak:
 
 
 def look(
-    status: InstanceStatus, counted: int, activity: Activity | None, now: datetime, *, beat: int, patience: int
+    status: InstanceStatus,
+    counted: int,
+    activity: Activity | None,
+    now: datetime,
+    *,
+    beat: int,
+    patience: int,
+    sessions: Sequence[Session] = (),
 ) -> Leak:
     """Hold ``counted`` connections against what the runtime says.
 
-    ``beat``: seconds between questions; ``patience``: seconds of contradiction
-    after which the count is wrong.
+    ``sessions``: those of the connections that have a name. ``beat``: seconds
+    between questions; ``patience``: seconds of contradiction after which the
+    count is wrong.
     """
     doubt = _doubt(status)
     since = doubt.last_transition_time if doubt is not None else None
@@ -53,11 +62,11 @@ def look(
         return Leak(next_look=next_look)
     if activity.sessions > 0:
         return Leak(confirmed, next_look=next_look)
-    message = f"{counted} connections are counted, and the runtime has no session"
+    message = f"{counted} connections are counted{_by_name(sessions)}, and the runtime has no session"
     if doubt is None or since is None:
         return Leak((CONDITION, "False", "NoSession", message), next_look=next_look)
     if doubt.message != message:
-        # Another count than the one in doubt. A condition's time moves only with its status: the next look sets it.
+        # Others are counted than those in doubt. A condition's time moves only with its status: the next look sets it.
         return Leak((CONDITION, "Unknown", "Recounted", message), next_look=now)
     due = max(since, _ready_since(status) or since) + timedelta(seconds=patience)
     if now < due:
@@ -65,6 +74,12 @@ def look(
     if activity.at < due or now - activity.at > timedelta(seconds=FRESH_SECONDS):
         return Leak(probe=True)
     return Leak(correct=True)
+
+
+def _by_name(sessions: Sequence[Session]) -> str:
+    """Who came last is told: a number alone is the same when one comes and another goes while no operator looks."""
+    named = sorted((s for s in sessions if s.since is not None), key=lambda s: (s.since, s.id))
+    return f" ({len(sessions)} with a session, the last one {named[-1].id})" if named else ""
 
 
 def _doubt(status: InstanceStatus) -> Condition | None:

@@ -245,6 +245,7 @@ def _leak(case: Case) -> leaks.Leak:
         case.view.now,
         beat=case.pool.spec.health.period_seconds,
         patience=case.pool.spec.idle.connection_leak_seconds,
+        sessions=[session for member in case.members for session in member.status.sessions],
     )
 
 
@@ -400,9 +401,13 @@ def _not_before(case: Case, timeout: int) -> datetime | None:
 
 
 def awaited(case: Case) -> bool:
-    """Whether a sharer came so late, or left so lately, that there was no time to connect, or to come back."""
-    ends = _patience_ends(case, group_timeout(case))
-    return ends is not None and case.view.now < ends
+    """Whether a sharer came so late, or left so lately, that there was no time to connect, or to come back.
+
+    So it is for ever where one of them, who may have come since, is never to be collected.
+    """
+    timeout = group_timeout(case)
+    ends = _patience_ends(case, timeout)
+    return not timeout or (ends is not None and case.view.now < ends)
 
 
 def outdated(case: Case) -> bool:

@@ -3,10 +3,12 @@
     make bench          # everything: an hour, on a machine that does nothing else
     make bench-quick    # small sizes: ten minutes; judges ratios only
 
-    python -m bench [--quick] [--kubeconfig FILE] [--out docs/figures.json] [--check docs/figures.json]
+    python -m bench [--quick] [--kubeconfig FILE] [--add FILE]... [--out docs/figures.json] [--check docs/figures.json]
 
 Clusters for it are brought up and taken down. --kubeconfig names a cluster with a real kubelet, the images and the
-chart in it: the row that needs one is left out without it. --out keeps the results and writes a Markdown table beside
+chart in it: the row that needs one is left out without it. --add takes the report of a bench that was run alone
+(`python -m bench.soak --out FILE`) instead of running it; those that only say something in an hour of their own (soak)
+or beside others (shards) are in the table only so. --out keeps the results and writes a Markdown table beside
 them; --check holds the ratios of this run against those kept, and exits with 1 where one is worse by more than a
 third, which is more than the noise of one machine.
 """
@@ -68,14 +70,33 @@ async def step(what: str, work: Awaitable[Json]) -> Json:
     return result
 
 
-async def everything(quick: bool, kubeconfig: str) -> Json:
-    """All results, by bench."""
-    results: Json = {**where(), "quick": quick}
-    results |= await on_kwok(quick)
+async def everything(quick: bool, kubeconfig: str, reports: Json) -> Json:
+    """All results, by bench: what ``reports`` has is not run."""
+    results: Json = {**where(), "quick": quick, **reports}
+    if not {"cold_start", "joins"} <= results.keys():
+        results |= await on_kwok(quick)
     if kubeconfig:
         results |= await on_kubelet(kubeconfig)
-    results["fleet"] = await fleet.campaign(QUICK_SIZES if quick else SIZES)
+    if "fleet" not in results:
+        results["fleet"] = await fleet.campaign(QUICK_SIZES if quick else SIZES)
     return results
+
+
+def added(files: list[Path]) -> Json:
+    """Reports by bench; several of `fleet` are one, with the sizes of all."""
+    found: Json = {}
+    for file in files:
+        report = json.loads(file.read_text())
+        name = str(report["bench"])
+        if name == "fleet" and name in found:
+            report["sizes"] += found[name]["sizes"]
+        found[name] = report
+    if "fleet" in found:
+        found["fleet"]["sizes"].sort(key=lambda size: size["instances"])
+    if "soak" in found:
+        # Two lines a minute are for those who look into it, not to be kept.
+        found["soak"].pop("samples", None)
+    return found
 
 
 def worse(now: Json, kept: Json) -> list[str]:
@@ -95,10 +116,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--kubeconfig", default="")
+    parser.add_argument("--add", type=Path, nargs="*", default=[])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", type=Path)
     given = parser.parse_args()
-    results = uvloop.run(everything(given.quick, given.kubeconfig))
+    results = uvloop.run(everything(given.quick, given.kubeconfig, added(given.add)))
     print(markdown(results))
     if given.out:
         given.out.write_text(json.dumps(results, indent=2) + "\n")

@@ -35,7 +35,7 @@ import uvloop
 from bench.figures import Json, cpu_seconds, where
 from tests.support.api import Api, Refused, until
 from tests.support.cluster import OwnCluster
-from tests.support.operator import Operator
+from tests.support.operator import Operator, total
 from tests.support.proxy import Proxy, matching
 from tests.support.rest import Rest, RestServer
 from tests.support.world import World
@@ -169,30 +169,27 @@ class Soak:
     # ---- looking ----------------------------------------------------------------------
 
     async def sample(self) -> Json:
-        """How both processes are at this moment."""
-        operator, server = self.operator.process, self.server.process
-        assert operator is not None
-        assert server is not None
+        """How both processes are at this moment. Raises OSError where one of them ends in it."""
+        assert self.operator.process is not None
+        told = {"operator": await self.operator.page("/metrics"), "api": await self.server.page()}
+        if not told["operator"]:
+            raise ProcessLookupError("the operator has been killed")
         result: Json = {}
-        for name, metric in (("operator", self.operator.metric), ("api", self.server.metric)):
+        for name, page in told.items():
+            looks = max(1, total(page, "avatar_process_event_loop_lag_seconds_count"))
             result |= {
-                f"{name}_mib": round(await metric("process_resident_memory_bytes") / (1 << 20), 1),
-                f"{name}_fds": await metric("process_open_fds"),
-                f"{name}_tasks": await metric("avatar_process_tasks"),
-                f"{name}_lag_ms": round(
-                    1000
-                    * await metric("avatar_process_event_loop_lag_seconds_sum")
-                    / max(1, await metric("avatar_process_event_loop_lag_seconds_count")),
-                    2,
-                ),
+                f"{name}_mib": round(total(page, "process_resident_memory_bytes") / (1 << 20), 1),
+                f"{name}_fds": total(page, "process_open_fds"),
+                f"{name}_tasks": total(page, "avatar_process_tasks"),
+                f"{name}_lag_ms": round(1000 * total(page, "avatar_process_event_loop_lag_seconds_sum") / looks, 2),
             }
         return result | {
-            "operator_cpu": cpu_seconds(operator.pid),
+            "operator_cpu": cpu_seconds(self.operator.process.pid),
             "claims": len(await self.world.services()),
             "pods": len(await self.world.pods()),
             "instances": len(await self.world.statuses()),
-            "culled_active": await self.operator.metric("avatar_operator_culled_active_total"),
-            "corrected": await self.operator.metric("avatar_operator_resync_corrections_total"),
+            "culled_active": total(told["operator"], "avatar_operator_culled_active_total"),
+            "corrected": total(told["operator"], "avatar_operator_resync_corrections_total"),
         }
 
 
@@ -259,10 +256,11 @@ async def under_load(run: Soak, given: argparse.Namespace) -> list[Json]:
     try:
         while time.monotonic() - began < given.minutes * 60:
             await asyncio.sleep(SAMPLE_SECONDS)
-            if not run.operator.running:
+            try:
+                sample = {"at": round(time.monotonic() - began), **await run.sample()}
+            except OSError:
                 # Killed a moment ago.
                 continue
-            sample = {"at": round(time.monotonic() - began), **await run.sample()}
             samples.append(sample)
             print(json.dumps(sample), file=sys.stderr, flush=True)
             if ended := [task for task in (*users, *faults) if task.done()]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench.figures import Json
 
@@ -52,9 +53,9 @@ def markdown(results: Json, pictures: Sequence[str] = ()) -> str:
         f"operator, and the clients that load it; load before the run {results['load']}."
         + (" Small sizes (`make bench-quick`)." if results["quick"] else " `make bench` measures them again."),
         "",
-        "| what | asked for | measured |",
-        "|---|---|---|",
-        *(f"| {what} | {asked} | {measured} |" for what, asked, measured in rows(results)),
+        "| what | asked for | measured | by |",
+        "|---|---|---|---|",
+        *(f"| {row.what} | {row.asked} | {row.measured} | `python -m bench.{row.by}` |" for row in rows(results)),
         "",
         "## Growth",
         "",
@@ -64,8 +65,28 @@ def markdown(results: Json, pictures: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rows(results: Json) -> Iterator[tuple[str, str, str]]:
-    """What, the figure asked for, the figure measured."""
+class Row(NamedTuple):
+    """A figure: what it is of, what was asked for, what was measured, by which bench."""
+
+    what: str
+    asked: str
+    measured: str
+    by: str
+
+
+def rows(results: Json) -> Iterator[Row]:
+    """All that were measured."""
+    yield from _cold_starts(results)
+    yield from _joins(results["joins"])
+    for size in results["fleet"]["sizes"]:
+        yield from _of_size(size)
+    if soaked := results.get("soak"):
+        yield _soak(soaked)
+    if shards := results.get("shards"):
+        yield _shards(shards)
+
+
+def _cold_starts(results: Json) -> Iterator[Row]:
     for key, node, asked in (
         ("cold_start_kubelet", "real kubelet", "ratio ≤ 1.1, added p50 ≤ 100 ms"),
         ("cold_start", "idle kwok node", "ratio ≤ 2"),
@@ -75,62 +96,94 @@ def rows(results: Json) -> Iterator[tuple[str, str, str]]:
                 f"p50 {cold['instance_ms']['p50']} ms against {cold['pair_ms']['p50']} ms: ratio {cold['ratio_p50']}, "
                 f"added {cold['added_p50_ms']} ms"
             )
-            yield f"cold start against Service and Pod made by hand, {node}", asked, measured
-    joined = results["joins"]
-    yield (
+            what = f"cold start against Service and Pod made by hand, {node}"
+            yield Row(what, asked, measured, "cold_start" if node == "real kubelet" else "cold_start --fake")
+
+
+def _joins(joined: Json) -> Iterator[Row]:
+    yield Row(
         "join through REST, warm instance",
         "p50 ≤ 20 ms, p99 ≤ 100 ms",
         f"p50 {joined['join_ms']['p50']} ms, p99 {joined['join_ms']['p99']} ms",
+        "joins",
     )
-    yield (
+    yield Row(
         "joins over many instances, of plain status patches",
         "≥ 0.8",
         f"{joined['many_ratio']} ({_list(joined['many_rest_per_second'])} a second, "
         f"{_list(joined['many_plain_per_second'])})",
+        "joins",
     )
-    yield (
+    yield Row(
         f"{joined['hot_crowd']} joins at once on one instance",
         "≥ 1,000 a second",
         f"{_list(joined['hot_crowd_joins_per_second'])} a second",
+        "joins",
     )
-    for size in results["fleet"]["sizes"]:
-        yield from _of_size(size)
 
 
-def _of_size(size: Json) -> Iterator[tuple[str, str, str]]:
+def _of_size(size: Json) -> Iterator[Row]:
     many, made, patched = f"{size['instances']:,}", size["create"], size["patches"]
-    yield (
+    by = f"fleet --sizes {size['instances']}"
+    yield Row(
         f"{many} created at once, of the rate of pairs by a plain client",
         "≥ 0.7, ≤ 12 writes each",
         f"{made['ratio']} ({made['per_second']} a second, {_list(made['pairs_per_second'])}), "
         f"{made['writes_per_instance']} writes each, {made['conflicts_per_instance']} conflicts",
+        by,
     )
-    yield (
-        f"backend patches of {many}, of the rate without the operator",
+    yield Row(
+        f"backend patches of {many} in use, of the rate without the operator",
         "≥ 0.8, reaction p99 ≤ 1 s",
         f"{patched['ratio']} ({_list(patched['per_second'])} a second, "
         f"{_list(patched['without_operator_per_second'])}), "
         f"p99 {patched['reaction_ms']['p99']} ms",
+        by,
     )
-    yield (
-        f"the same where each is the first to come or the last to leave, {many}",
-        "—",
-        f"{patched['first_and_last_ratio']} ({patched['first_and_last_per_second']} a second): two writes for each",
+    yield Row(
+        f"the same of {many}, each the first to come or the last to leave: two writes each",
+        "",
+        f"{patched['first_and_last_ratio']} ({patched['first_and_last_per_second']} a second)",
+        by,
     )
-    yield (
+    yield Row(
         f"operator with {many}: memory, idle CPU",
         "≤ 300 MiB, ≤ 5 % of a core (5,000)",
         f"{size['rest']['rss_mib']} MiB, {size['rest']['cpu_percent_of_a_core']} %",
+        by,
     )
-    yield (
+    yield Row(
         f"restart with {many} until all is looked through",
         "≤ 15 s (5,000)",
         f"{size['restart']['all_looked_through_seconds']} s",
+        by,
     )
-    yield (
+    yield Row(
         f"idle collection of {many} after each one's deadline",
         "within 2 s",
         f"p99 {size['idle']['late_ms']['p99'] / 1000:.2f} s, largest {size['idle']['late_ms']['max'] / 1000:.2f} s",
+        by,
+    )
+
+
+def _soak(soaked: Json) -> Row:
+    rest = soaked["at_rest"]
+    grown = "; ".join(soaked["grown"]) or "nothing grew"
+    return Row(
+        f"{soaked['minutes']:.0f} minutes of users and faults",
+        "flat; nobody culled, no claim left",
+        f"{grown}; {rest['culled_active']:.0f} culled, {rest['claims']} claims left; {rest['operator_mib']} MiB, "
+        f"{rest['operator_fds']:.0f} files at rest",
+        "soak",
+    )
+
+
+def _shards(shards: Json) -> Row:
+    return Row(
+        "two shards, of the rate of one, where the operator is the bound",
+        "about 1.8",
+        f"{shards['faster_where_the_operator_is_the_bound']}",
+        "shards",
     )
 
 

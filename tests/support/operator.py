@@ -51,6 +51,15 @@ async def command(*args: str, timeout: float = 60) -> subprocess.CompletedProces
     )
 
 
+def total(page: str, name: str, namespace: str = "") -> float:
+    """The sum over all label sets of a metric on a page of metrics, or over those of a namespace."""
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in page.splitlines()
+        if line.split("{")[0].split(" ")[0] == name and (not namespace or f'namespace="{namespace}"' in line)
+    )
+
+
 class Operator:
     """One operator, perhaps several processes after each other; all of them write one log.
 
@@ -137,11 +146,7 @@ class Operator:
 
     async def metric(self, name: str, namespace: str = "") -> float:
         """The sum over all label sets of a metric, or over those of a namespace."""
-        total = 0.0
-        for line in (await self.page("/metrics")).splitlines():
-            if line.split("{")[0].split(" ")[0] == name and (not namespace or f'namespace="{namespace}"' in line):
-                total += float(line.rpartition(" ")[2])
-        return total
+        return total(await self.page("/metrics"), name, namespace)
 
     def kill(self) -> None:
         """SIGKILL, and wait until the process is gone."""

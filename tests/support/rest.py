@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from tests.support.operator import _CACHE, _MAIN, ROOT, free_port
+from tests.support.operator import _CACHE, _MAIN, ROOT, free_port, total
 
 Json = dict[str, Any]
 
@@ -66,9 +66,12 @@ class RestServer:
 
     async def metric(self, name: str) -> float:
         """The sum over all label sets of a metric."""
+        return total(await self.page(), name)
+
+    async def page(self) -> str:
+        """Its metrics, all of them."""
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.inner}/metrics") as page:
-            lines = (await page.text()).splitlines()
-        return sum(float(x.rpartition(" ")[2]) for x in lines if x.split("{")[0].split(" ")[0] == name)
+            return await page.text()
 
     def rss_mib(self) -> float:
         """Resident memory of the process."""

@@ -27,7 +27,7 @@ import uvloop
 
 from avatar_operator.domain.shards import ALL, Shard
 from bench.figures import Json, cpu_seconds, where
-from bench.fleet import Fleet, at_once, running
+from bench.fleet import IN_FLIGHT, Fleet, at_once, running
 from tests.support.api import Api
 from tests.support.cluster import OwnCluster
 from tests.support.operator import Operator
@@ -39,6 +39,12 @@ ROUNDS = 2
 def _namespace(shard: Shard) -> str:
     drawn = (f"shards-{secrets.token_hex(3)}" for _ in itertools.count())
     return next(name for name in drawn if shard.has(name))
+
+
+async def _start(fleet: Fleet) -> None:
+    """All of its instances at once, until each is Running."""
+    await at_once((fleet.world.instance(name, name) for name in fleet.names), IN_FLIGHT // len(TWO))
+    await fleet.seen.until("all being Running", lambda: fleet.in_phase("Running") == len(fleet.names))
 
 
 async def create(own: OwnCluster, api: Api, shards: Sequence[Shard], count: int, folder: Path) -> Json:
@@ -62,16 +68,7 @@ async def create(own: OwnCluster, api: Api, shards: Sequence[Shard], count: int,
             await stack.enter_async_context(running(fleet.seen.follow(api, fleet.namespace)))
         pids = [operator.process.pid for operator in operators if operator.process is not None]
         used, began = [cpu_seconds(pid) for pid in pids], time.monotonic()
-        wanted = [
-            (fleet, name)
-            for pair in zip(*(f.names for f in fleets), strict=True)
-            for fleet, name in zip(fleets, pair, strict=True)
-        ]
-        await at_once(fleet.world.instance(name, name) for fleet, name in wanted)
-        for fleet in fleets:
-            await fleet.seen.until(
-                "all being Running", lambda fleet=fleet: fleet.in_phase("Running") == len(fleet.names)
-            )
+        await asyncio.gather(*(_start(fleet) for fleet in fleets))
         took = time.monotonic() - began
         used = [cpu_seconds(pid) - before for pid, before in zip(pids, used, strict=True)]
     return {

@@ -78,8 +78,11 @@ def look(
 
 def _by_name(sessions: Sequence[Session]) -> str:
     """Who came last is told: a number alone is the same when one comes and another goes while no operator looks."""
-    named = sorted((s for s in sessions if s.since is not None), key=lambda s: (s.since, s.id))
-    return f" ({len(sessions)} with a session, the last one {named[-1].id})" if named else ""
+    named = [s for s in sessions if s.since is not None]
+    if not named:
+        return ""
+    last = max(named, key=lambda s: (s.since, s.id))
+    return f" ({len(sessions)} with a session, the last one {last.id})"
 
 
 def _doubt(status: InstanceStatus) -> Condition | None:

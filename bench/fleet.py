@@ -46,7 +46,7 @@ from bench.cold_start import by_hand
 from bench.figures import Json, Kind, conflicts, cpu_seconds, memory_mib, requests, spread, where, writes
 from tests.support.api import Api, Refused, until
 from tests.support.cluster import OwnCluster
-from tests.support.operator import Operator
+from tests.support.operator import Operator, total
 from tests.support.world import World
 
 IN_FLIGHT = 40
@@ -172,12 +172,13 @@ class Fleet:
     async def create(self) -> Json:
         """All instances at once, until each is Running."""
         plain, pair_cpu = await self.pairs()
-        before, used = await self.asked(), self.used()
+        before, late, used = await self.asked(), await self.lag(), self.used()
         began = time.monotonic()
         await at_once(self.world.instance(name, name) for name in self.names)
         await self.seen.until("every instance being Running", lambda: self.in_phase("Running") == len(self.names))
         took = time.monotonic() - began
         used = self.used() - used
+        lag, looks = (b - a for a, b in zip(late, await self.lag(), strict=True))
         await asyncio.sleep(2)
         cost = await self.asked()
         cost.subtract(before)
@@ -190,11 +191,18 @@ class Fleet:
             "ratio": round(count / took / statistics.fmean((plain, again)), 2),
             "cpu_ms_per_instance": per_item(used, count),
             "cpu_ms_per_pair": pair_cpu,
+            "event_loop_lag_ms": round(1000 * lag / max(1, looks), 2),
             "writes_per_instance": round(written.total() / count, 2),
             "writes_by_kind": {kind: round(n / count, 2) for kind, n in written.most_common(12)},
             "conflicts_per_instance": round(refused.total() / count, 3),
             "conflicts_by_kind": {kind: round(n / count, 3) for kind, n in refused.most_common()},
         }
+
+    async def lag(self) -> tuple[float, float]:
+        """How late the operator's event loop was so far: seconds over all looks, and how many looks."""
+        page = await self.operator.page("/metrics")
+        name = "avatar_process_event_loop_lag_seconds"
+        return total(page, f"{name}_sum"), total(page, f"{name}_count")
 
     def used(self) -> Counter[str]:
         """Milliseconds of CPU that each process has used so far: the cluster's, the operator, and this client."""

@@ -317,7 +317,7 @@ class Rules:
         return bool(dropped) and over and status.get("connections", 0) == left
 
     def _corrected(self, event: Event) -> bool:
-        """Counts that stand for connectionLeakSeconds while the runtime contradicts them are set to 0, all sharers'."""
+        """A count that stands for connectionLeakSeconds while the runtime contradicts it is set to 0."""
         status = event.body["status"]
         if status.get("connections", 0) or status.get("sessions"):
             return False
@@ -326,11 +326,8 @@ class Rules:
         life = self._lives[event.body["metadata"]["uid"]]
         if idle.get("activitySource") != "Runtime" or life.serving_since is None:
             return False
-        sharers = [other for other in self._lives.values() if kin(other.body) == kin(event.body)]
-        # Their counts are set to 0 at one moment, one version after the other.
-        changes = [o.counted_at for o in sharers if counted(o.body) or o is life]
         patience = float(idle.get("connectionLeakSeconds", 300)) - ROUNDING - self.skew
-        return event.at - max(life.serving_since, *changes) >= patience
+        return event.at - max(life.serving_since, life.counted_at) >= patience
 
     # ---- the rest ------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from avatar_operator.controller.gpus import FOREIGN_SECONDS, MOST_DEPARTED, GpuIndex
+from avatar_operator.controller.gpus import FOREIGN_SECONDS, LAST_PODS, MOST_DEPARTED, GpuIndex
 from avatar_operator.domain.gpunode import GpuNode, Node, Reserved
 from avatar_operator.domain.ledger import Reservation
 from avatar_operator.domain.placement import Need, Placement, Refusal
@@ -152,6 +152,31 @@ def test_a_report_from_before_is_not_taken_for_one_from_after() -> None:
     assert not index.processes_gone(NAMESPACE, NAME)
     index.take_report(gpunode("a", gpu(A0), at=later(13)))
     assert index.processes_gone(NAMESPACE, NAME)
+
+
+def test_the_pod_before_the_last_may_hold_memory_still() -> None:
+    """One that ended, and the next one, which was deleted at once."""
+    index = make(one_gpu())
+    index.hold("Service", CLAIM, NOW)
+    for moment, uid in enumerate(("first", "second")):
+        index.hold("Pod", reservation(NAME, pod_uid=uid), later(moment))
+        index.let_go("Pod", NAMESPACE, NAME, later(moment + 0.1))
+    index.take_report(one_gpu(first=4000, at=later(2)))
+    assert not index.processes_gone(NAMESPACE, NAME)
+    index.take_report(one_gpu(at=later(3)))
+    assert index.processes_gone(NAMESPACE, NAME)
+
+
+def test_of_a_claim_with_many_pods_the_last_are_looked_for() -> None:
+    index = make(one_gpu())
+    index.hold("Service", CLAIM, NOW)
+    for number in range(LAST_PODS + 1):
+        index.hold("Pod", reservation(NAME, pod_uid=f"pod-{number}"), later(number))
+        index.let_go("Pod", NAMESPACE, NAME, later(number + 0.1))
+    index.take_report(one_gpu(at=later(20), **{"pod-0": 100}))
+    assert index.processes_gone(NAMESPACE, NAME)
+    index.take_report(one_gpu(at=later(21), **{"pod-1": 100}))
+    assert not index.processes_gone(NAMESPACE, NAME)
 
 
 # ---- departed pods ---------------------------------------------------------------------------

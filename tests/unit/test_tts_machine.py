@@ -209,7 +209,8 @@ class Engines(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from(WAITS))
     def time_passes(self, seconds: float) -> None:
         for one in self.all.values():
-            if one.users:
+            # Who comes and goes while no operator looks speaks to nobody: avatars get their pods from it, too.
+            if one.users and not self.down:
                 one.used_at = self.now + timedelta(seconds=seconds)
         self.now += timedelta(seconds=seconds)
 

@@ -35,6 +35,8 @@ from avatar_operator.domain.resources import Pool
 MOST_DEPARTED = 64
 # A claim that another process wrote, and put no pod behind for so long (seconds), has been left.
 FOREIGN_SECONDS = 5
+# So many pods of a claim are looked for in reports, the last ones.
+LAST_PODS = 8
 
 
 # Namespace and name of a claim.
@@ -74,8 +76,8 @@ class GpuIndex:
         # Claims that were there when this process began are nobody's any more; others may be in the making.
         self.loading = True
         self._appeared: dict[tuple[str, str], datetime] = {}
-        # The last pod behind each claim by UID; "" = the claim was there before this process, and perhaps a pod.
-        self._last_pod: dict[tuple[str, str], str] = {}
+        # The last pods behind each claim by UID; none = the claim was there before this process, and perhaps a pod.
+        self._last_pods: dict[tuple[str, str], tuple[str, ...]] = {}
         # Where a pod is whose GPU somebody else chose: the device plugin, the scheduler.
         self._located: dict[str, str] = {}
         self._rooms: dict[str, Room] = {}
@@ -151,7 +153,7 @@ class GpuIndex:
         ):
             self._appeared[name] = now
         elif source == "Service" and self.loading:
-            self._last_pod.setdefault(name, "")
+            self._last_pods.setdefault(name, ())
         self._sources.setdefault(holder, {})[source] = reservation
         self._named[name].add(holder)
         self._on[uuid].add(holder)
@@ -159,7 +161,7 @@ class GpuIndex:
         if source == "Pod":
             self._podless.pop(name, None)
             self._heard.pop(name, None)
-            self._last_pod[name] = reservation.pod_uid
+            self._last_pods[name] = _with(self._last_pods.get(name, ()), reservation.pod_uid)
         elif not any("Pod" in self._sources.get(h, ()) for h in self._named[name]):
             self._without_pod(name, now)
 
@@ -180,7 +182,7 @@ class GpuIndex:
             self._named.pop(key, None)
             self._podless.pop(key, None)
             self._heard.pop(key, None)
-            self._last_pod.pop(key, None)
+            self._last_pods.pop(key, None)
             self._appeared.pop(key, None)
         return ended[0] if ended else None
 
@@ -205,7 +207,7 @@ class GpuIndex:
 
     def had_pod(self, namespace: str, name: str) -> bool:
         """Whether a pod was behind the claim, or may have been: before this process began."""
-        return (namespace, name) in self._last_pod
+        return (namespace, name) in self._last_pods
 
     def foreign_until(self, namespace: str, name: str) -> datetime | None:
         """Until when a claim that another process wrote is left to it; None = nobody is behind it."""
@@ -213,9 +215,9 @@ class GpuIndex:
         return appeared + timedelta(seconds=FOREIGN_SECONDS) if appeared is not None else None
 
     def processes_gone(self, namespace: str, name: str) -> bool:
-        """Whether the agent has reported since the pod went, and its processes are no longer there."""
-        since, last_pod = self._podless.get((namespace, name)), self._last_pod.get((namespace, name))
-        if since is None or last_pod == "":
+        """Whether the agent has reported since the pod went, and no process is left of it or of those before it."""
+        since, last_pods = self._podless.get((namespace, name)), self._last_pods.get((namespace, name))
+        if since is None or last_pods == ():
             # Whose processes to look for is not known.
             return False
         for holder in self._named.get((namespace, name), ()):
@@ -228,7 +230,7 @@ class GpuIndex:
             before = self._heard[namespace, name].get(node, since)
             if not gpu.processes_known or reported is None or reported <= before:
                 return False
-            if last_pod in {pod.uid for pod in gpu.pods}:
+            if not {pod.uid for pod in gpu.pods}.isdisjoint(last_pods or ()):
                 return False
         return True
 
@@ -458,6 +460,11 @@ class GpuIndex:
         if uuid in self._gpus and self._gpus[uuid][0] == node:
             del self._gpus[uuid]
             self._departed.pop(uuid, None)
+
+
+def _with(uids: tuple[str, ...], uid: str) -> tuple[str, ...]:
+    """One pod may follow the other faster than a GPU gives its memory back; of a claim that lives long, few matter."""
+    return (*(known for known in uids if known != uid), uid)[-LAST_PODS:]
 
 
 def _facts(node: Node) -> tuple[object, ...]:

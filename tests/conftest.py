@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,12 @@ class _ByCluster(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return ONE_CLUSTER if nodeid.startswith(f"tests/{ONE_CLUSTER}/") else nodeid.partition("::")[0]
+
+
+def pytest_configure() -> None:
+    """Be interruptible, and with us what tests start: a shell starts what it runs in the background deaf to SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByCluster:

@@ -37,7 +37,8 @@ async def test_twenty_at_once_beside_a_growing_process(
     seen.assert_kept()
     assert seen.decisions >= 20
     # Admitted one after the other; their claims are written side by side, so one may overtake another on the way.
-    placed = [name for name in seen.placed if name in queue]
+    # Before the process grew, there may have been claims of some of them, which were taken back.
+    placed = [name for name in seen.placed if name in queue][-len(queue) :]
     assert sorted(placed) == sorted(queue)
     late = {name: placed.index(name) - queue.index(name) for name in queue}
     assert max(late.values()) < 4, f"they start in the order of the queue, {queue}; it was {placed}"

@@ -3,7 +3,7 @@
     make bench          # everything: an hour, on a machine that does nothing else
     make bench-quick    # small sizes: ten minutes; judges ratios only
 
-    python -m bench [--quick] [--kubeconfig FILE] [--add FILE]... [--out docs/figures.json] [--check docs/figures.json]
+    python -m bench [--quick] [--kubeconfig FILE] [--add FILE ...] [--out docs/figures.json] [--check docs/figures.json]
 
 Clusters for it are brought up and taken down. --kubeconfig names a cluster with a real kubelet, the images and the
 chart in it: the row that needs one is left out without it. --add takes the report of a bench that was run alone
@@ -87,7 +87,7 @@ def added(files: list[Path]) -> Json:
     found: Json = {}
     for file in files:
         report = json.loads(file.read_text())
-        name = str(report["bench"])
+        name = "cold_start_kubelet" if report.get("node") == "kubelet" else str(report["bench"])
         if name == "fleet" and name in found:
             report["sizes"] += found[name]["sizes"]
         found[name] = report

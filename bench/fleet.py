@@ -219,11 +219,7 @@ class Fleet:
 
     async def patches(self) -> Json:
         """Rates with and without the operator, in turns, and how soon it reacts."""
-        statuses = self.seen.statuses
-        await at_once(self.world.connections(name, 1) for name in self.names)
-        await self.seen.until(
-            "every idle clock standing", lambda: not any("idleDeadline" in s for s in statuses.values()), 300
-        )
+        await self.all_in_use()
         with_it, without = [], []
         for _ in range(PATCH_ROUNDS):
             rate, each = await self.patch_rate(1)
@@ -268,6 +264,14 @@ class Fleet:
         took, used, count = time.monotonic() - began, self.used() - used, next(turns)
         await at_once(self.world.connections(name, least) for name in more)
         return count / took, per_item(used, count)
+
+    async def all_in_use(self) -> None:
+        """Somebody connects to each; wait until no idle clock runs."""
+        await at_once(self.world.connections(name, 1) for name in self.names)
+        statuses = self.seen.statuses
+        await self.seen.until(
+            "every idle clock standing", lambda: not any("idleDeadline" in s for s in statuses.values()), 300
+        )
 
     async def settled(self) -> None:
         """Wait until what was patched has been looked at: nobody is connected, and each one's clock runs."""
@@ -341,11 +345,8 @@ class Fleet:
     async def idle(self) -> Json:
         """How much later than its deadline each instance is deleted; deadlines spread over a minute."""
         pool = {"spec": {"idle": {"timeoutSeconds": IDLE_SECONDS}}}
-        await at_once(self.world.connections(name, 1) for name in self.names)
+        await self.all_in_use()
         statuses = self.seen.statuses
-        await self.seen.until(
-            "every idle clock standing", lambda: not any("idleDeadline" in s for s in statuses.values()), 300
-        )
         await self.api.patch("avatarpools", self.namespace, "default", pool)
         began = time.monotonic()
 

@@ -99,7 +99,7 @@ def wait(case: Case, state: PodState, result: Plan) -> None:
     fields: Json = {
         "port": case.port,
         "podName": pod.metadata.name,
-        "startTime": case.server.status.start_time or pod.metadata.creation_timestamp or floor(now),
+        "startTime": _start_time(case),
         "queuePosition": None,
         "retryTime": None,
         "sharedWith": None,
@@ -287,7 +287,7 @@ def say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, s
         "node": pod.spec.node_name,
         "podName": pod.metadata.name,
         "gpu": gpu,
-        "startTime": server.status.start_time or pod.metadata.creation_timestamp or floor(now),
+        "startTime": _start_time(case),
         "readyTime": server.status.ready_time or floor(now),
         "retryTime": None,
         "queuePosition": None,
@@ -357,6 +357,11 @@ def _begin_drain(case: Case, reason: str, result: Plan) -> None:
 
 
 # ---- small parts ---------------------------------------------------------------------
+
+
+def _start_time(case: Case) -> datetime:
+    """When the start began: where that was not said, as in a crowd, by the pod."""
+    return case.server.status.start_time or case.pod.metadata.creation_timestamp or floor(case.view.now)
 
 
 def age_limit(case: Case) -> datetime | None:

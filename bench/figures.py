@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from avatar_operator.kube import credentials
+
 Json = dict[str, Any]
 
 READS = ("GET", "LIST", "WATCH")
@@ -63,6 +68,16 @@ def memory_mib(pid: int, field: str = "VmRSS") -> float:
     return int(found.group(1)) / 1024 if found else 0.0
 
 
+async def asked(kubeconfig: Path) -> Counter[Kind]:
+    """What the API server was asked so far."""
+    found = credentials.find(str(kubeconfig))
+    async with (
+        credentials.open_session(found, "bench") as session,
+        session.get(f"{found.server}/metrics", timeout=aiohttp.ClientTimeout(total=60)) as answer,
+    ):
+        return requests(await answer.text())
+
+
 def requests(page: str) -> Counter[Kind]:
     """How often the API server was asked what, from its /metrics."""
     result: Counter[Kind] = Counter()
@@ -80,6 +95,20 @@ def writes(counted: Counter[Kind]) -> Counter[str]:
         if kind.verb not in READS and kind.resource not in APART and kind.code.startswith("2"):
             result[f"{kind.verb} {kind.resource}"] += count
     return +result
+
+
+def own_writes(page: str) -> float:
+    """How often an operator has changed something so far, from its own /metrics; events and leases apart."""
+    name = "avatar_operator_api_request_seconds"
+    samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
+    return sum(
+        sample.value
+        for sample in samples
+        if sample.name == f"{name}_count"
+        and sample.labels["verb"].upper() not in READS
+        and sample.labels["resource"] not in APART
+        and sample.labels["code"].startswith("2")
+    )
 
 
 def conflicts(counted: Counter[Kind]) -> Counter[str]:

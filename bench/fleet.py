@@ -41,9 +41,8 @@ import msgspec
 import uvloop
 
 from avatar_operator.domain.resources import Avatar, Pool
-from avatar_operator.kube import credentials
 from bench.cold_start import by_hand
-from bench.figures import Json, Kind, conflicts, cpu_seconds, memory_mib, requests, spread, where, writes
+from bench.figures import Json, Kind, asked, conflicts, cpu_seconds, memory_mib, own_writes, spread, where, writes
 from tests.support.api import Api, Refused, until
 from tests.support.cluster import OwnCluster
 from tests.support.operator import Operator, total
@@ -129,7 +128,7 @@ class Fleet:
 
     async def asked(self) -> Counter[Kind]:
         """What the API server was asked so far."""
-        return requests(await page(self.own.kubeconfig))
+        return await asked(self.own.kubeconfig)
 
     # ---- create ----------------------------------------------------------------------
 
@@ -173,6 +172,7 @@ class Fleet:
         """All instances at once, until each is Running."""
         plain, pair_cpu = await self.pairs()
         before, late, used = await self.asked(), await self.lag(), self.used()
+        own = own_writes(await self.operator.page("/metrics"))
         began = time.monotonic()
         await at_once(self.world.instance(name, name) for name in self.names)
         await self.seen.until("every instance being Running", lambda: self.in_phase("Running") == len(self.names))
@@ -182,6 +182,7 @@ class Fleet:
         await asyncio.sleep(2)
         cost = await self.asked()
         cost.subtract(before)
+        own = own_writes(await self.operator.page("/metrics")) - own
         again, _ = await self.pairs()
         count = len(self.names)
         written, refused = writes(cost), conflicts(cost)
@@ -193,6 +194,7 @@ class Fleet:
             "cpu_ms_per_pair": pair_cpu,
             "event_loop_lag_ms": round(1000 * lag / max(1, looks), 2),
             "writes_per_instance": round(written.total() / count, 2),
+            "operator_writes_per_instance": round(own / count, 2),
             "writes_by_kind": {kind: round(n / count, 2) for kind, n in written.most_common(12)},
             "conflicts_per_instance": round(refused.total() / count, 3),
             "conflicts_by_kind": {kind: round(n / count, 3) for kind, n in refused.most_common()},
@@ -391,16 +393,6 @@ async def running(work: Awaitable[object]) -> AsyncIterator[None]:
             print(f"what ran beside it has failed: {error!r}", file=sys.stderr, flush=True)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def page(kubeconfig: Path) -> str:
-    """The API server's own metrics."""
-    found = credentials.find(str(kubeconfig))
-    async with (
-        credentials.open_session(found, "bench") as session,
-        session.get(f"{found.server}/metrics", timeout=aiohttp.ClientTimeout(total=60)) as answer,
-    ):
-        return await answer.text()
 
 
 async def measure(own: OwnCluster, count: int) -> Json:

@@ -18,6 +18,7 @@ import secrets
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.kinds import AVATARS, INSTANCES, POOLS
 from bench.cold_start import FAKE, NAMESPACES
-from bench.figures import Json, cpu_seconds, spread, where
+from bench.figures import Json, asked, cpu_seconds, spread, where, writes
 from tests.support.operator import Operator
 from tests.support.rest import RestServer
 
@@ -141,7 +142,7 @@ async def measure(given: argparse.Namespace) -> Json:
                     await server.start()
                 bench = Bench(client, http, namespace, [s.url for s in servers])
                 await bench.setup(given.instances)
-                return await _measure(given, bench, servers)
+                return await _measure(given, bench, servers, kubeconfig)
             finally:
                 operator.kill()
                 for server in servers:
@@ -149,7 +150,7 @@ async def measure(given: argparse.Namespace) -> Json:
                 await client.delete(NAMESPACES, "", namespace)
 
 
-async def _measure(given: argparse.Namespace, bench: Bench, servers: list[RestServer]) -> Json:
+async def _measure(given: argparse.Namespace, bench: Bench, servers: list[RestServer], kubeconfig: Path) -> Json:
     many = bench.names[:-1]
 
     async def join(n: int) -> None:
@@ -165,18 +166,22 @@ async def _measure(given: argparse.Namespace, bench: Bench, servers: list[RestSe
     latency = await paced(join, given.rate, given.seconds * 2)
     rates: dict[str, list[float]] = {"rest": [], "plain": []}
     loaded: list[float] = []
+    written: Counter[str] = Counter()
     for turn in range(given.rounds):
         await bench.clear(*many)
         order = (("plain", patch), ("rest", join)) if turn % 2 == 0 else (("rest", join), ("plain", patch))
         for name, work in order:
             if name == "rest":
                 await bench.clear(*many)
-            before = _cpu(servers)
+            before, so_far = _cpu(servers), await asked(kubeconfig)
             rate, took = await closed(work, given.workers, given.seconds)
             rates[name].append(rate)
             if name == "rest":
                 loaded += took
                 cpu[0] += _cpu(servers) - before
+                cost = await asked(kubeconfig)
+                cost.subtract(so_far)
+                written += writes(cost)
     crowd: list[float] = []
     for _ in range(given.rounds):
         await bench.clear("hot")
@@ -204,6 +209,7 @@ async def _measure(given: argparse.Namespace, bench: Bench, servers: list[RestSe
         "many_plain_per_second": [round(r) for r in rates["plain"]],
         "many_ratio": round(rest / plain, 2),
         "many_rest_ms": spread(loaded),
+        "many_writes_per_join": round(written.total() / len(loaded), 2),
         "many_api_cpu_ms_per_join": round(cpu[0] / len(loaded) * 1000, 2),
         "hot_api_cpu_ms_per_join": round(cpu[1] / (given.crowd * given.rounds) * 1000, 2),
         "hot_crowd": given.crowd,

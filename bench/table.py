@@ -115,6 +115,12 @@ def _joins(joined: Json) -> Iterator[Row]:
         "joins",
     )
     yield Row(
+        "API writes per join through REST, everybody's",
+        "1",
+        f"{joined['many_writes_per_join']}",
+        "joins",
+    )
+    yield Row(
         f"{joined['hot_crowd']} joins at once on one instance",
         "≥ 1,000 a second",
         f"{_list(joined['hot_crowd_joins_per_second'])} a second",
@@ -130,6 +136,12 @@ def _of_size(size: Json) -> Iterator[Row]:
         "≥ 0.7, ≤ 12 writes each",
         f"{made['ratio']} ({made['per_second']} a second, {_list(made['pairs_per_second'])}), "
         f"{made['writes_per_instance']} writes each, {made['conflicts_per_instance']} conflicts",
+        by,
+    )
+    yield Row(
+        f"API writes by the operator for each of {many} cold starts",
+        "≤ 4",
+        f"{made['operator_writes_per_instance']}",
         by,
     )
     yield Row(

@@ -889,6 +889,25 @@ def test_a_session_of_a_sharer_that_lapses_stops_the_clock_of_the_pod() -> None:
     assert changes[sharer.metadata.name] == {"connections": 0, "sessions": ()}
 
 
+def test_a_count_in_doubt_is_counted_anew_when_a_session_lapses() -> None:
+    """One in doubt, one with a lease came and went while no operator looked: who is left may be another."""
+    server = counted(300, among=1, connections=2, sessions=(Session(id="s", expires=ago(2)),))
+    sharer = sharing(server)
+    said = patches(plan(with_pod(server, sharer, runtime=RuntimeView(seen(0)))))
+    assert said["one"]["connections"] == 1
+    doubt = {c["type"]: c for c in said["one"]["conditions"]}["CountConfirmed"]
+    assert (doubt["status"], doubt["reason"]) == ("Unknown", "Recounted")
+    assert sharer.metadata.name not in said
+
+
+def test_a_sharers_session_that_lapses_counts_for_the_doubt_of_the_pod() -> None:
+    server = counted(300, among=2)
+    sharer = sharing(server, connections=1, sessions=(Session(id="s", expires=ago(2)),))
+    said = patches(plan(with_pod(server, sharer, runtime=RuntimeView(seen(0)))))
+    assert {c["type"]: c["status"] for c in said["one"]["conditions"]}["CountConfirmed"] == "Unknown"
+    assert said[sharer.metadata.name] == {"connections": 0, "sessions": ()}
+
+
 # ---- outdated ------------------------------------------------------------------------------------
 
 

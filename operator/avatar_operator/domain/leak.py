@@ -76,6 +76,21 @@ def look(
     return Leak(correct=True)
 
 
+def lapsed(status: InstanceStatus) -> tuple[str, str, str, str] | None:
+    """The condition of a count in doubt of which a session has lapsed: who is left may have come since. None: no doubt.
+
+    Who came and went while no operator looked was counted beside those in doubt; the same number is left, and others.
+    """
+    if _doubt(status) is None:
+        return None
+    return (
+        CONDITION,
+        "Unknown",
+        "Recounted",
+        "the lease of a session is over since the runtime contradicted the count",
+    )
+
+
 def _by_name(sessions: Sequence[Session]) -> str:
     """Who came last is told: a number alone is the same when one comes and another goes while no operator looks."""
     named = [s for s in sessions if s.since is not None]

@@ -20,13 +20,14 @@ from .actions import (
     Plan,
 )
 from .clock import floor
+from .leak import lapsed
 from .nodeloss import tell
 from .resources import Instance
 from .running import one_pod, run
 from .sessions import Roll, lapse, next_lapse
 from .settings import check, nameless
 from .starting import clean_up, start
-from .status import ASLEEP, NO_POD, Desired, say
+from .status import ASLEEP, NO_POD, Desired, merge_conditions, say
 from .view import GroupView
 
 # What a new instance refers to may come this much later (seconds) before it counts as missing.
@@ -99,6 +100,11 @@ def _lapse(view: GroupView, result: Plan) -> bool:
         if over and member.status.idle_deadline is not None:
             # It ran while nobody looked who was there; they were in use until now.
             fields = {"idleDeadline": None, "lastActivityTime": floor(view.now)}
+        if over and (recounted := lapsed(member.status)) is not None:
+            generation = member.metadata.generation
+            fields["conditions"] = merge_conditions(
+                member.status.conditions, (recounted,), view.now, generation=generation
+            )
         if left is not roll:
             # By compare-and-swap: a session that is renewed in this very moment stays.
             change = {**left.status(), **fields}

@@ -92,15 +92,16 @@ class Soak:
             await self.rest.disconnect(avatar_id=who, avatar_name=avatar)
 
     async def backend(self, who: str) -> None:
-        """Makes an instance and counts in its status; takes the count back, and what was not served."""
+        """Makes an instance and counts in its status; takes the count back, and what has no pod of its own."""
         await self.world.instance(who, self.chance.choice(AVATARS))
         for count in (1, 2, 1, 0):
             await asyncio.sleep(self.chance.uniform(0.2, 1.5))
             await self.world.connections(who, count)
-        status = await self.world.status(who)
-        if "gone" not in status and status.get("phase") not in ("Running", "Shared"):
-            # There are more avatars than ports. Nobody would take away what waits, and the queue would grow for ever.
-            self.done["not served"] += 1
+        phase = (await self.world.status(who)).get("phase", "Gone")
+        self.done[f"backend {phase}"] += 1
+        if phase not in ("Running", "Gone"):
+            # Nobody else would take away what waits for a port, nor what shares a pod that is always in use: the load
+            # would grow for ever. What has a pod of its own is left to be collected.
             await self.world.delete(who)
 
     async def kubectl(self, who: str) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from avatar_operator.domain.gpunode import GpuNode
-from avatar_operator.domain.resources import Instance
+from avatar_operator.domain.resources import Avatar, Instance
 from avatar_operator.kube import credentials, reflector
 from avatar_operator.kube.client import KubeClient, Resource
-from avatar_operator.kube.kinds import INSTANCES
+from avatar_operator.kube.kinds import AVATARS, INSTANCES
 from avatar_operator.kube.reflector import Reflector
 from tests.conftest import Cluster
 from tests.support.api import until
@@ -125,6 +125,36 @@ async def test_our_own_write_is_not_undone_by_an_older_event(world: World, copy:
     await until("its end", lambda: seen(copy), lambda s: not s)
     copy.offer(json.dumps(old).encode())
     assert await seen(copy) == {}, "an answer that comes after the deletion brings nothing back"
+
+
+async def test_of_what_is_never_taken_back_only_the_newest_are_kept(world: World, proxy: Proxy, tmp_path: Path) -> None:
+    await world.avatar("a", "b", "c", "d")
+    async with client_of(proxy, tmp_path) as client:
+        copy = Reflector(client, AVATARS, Avatar, world.namespace, most=3)
+        told: list[str] = []
+        copy.listeners.append(
+            lambda before, after: told.append(f"-{before.metadata.name}" if before and not after else "")
+        )
+        task = asyncio.create_task(copy.run())
+        await asyncio.wait_for(copy.synced.wait(), 20)
+
+        async def names() -> str:
+            return "".join(sorted(item.metadata.name for item in copy.values()))
+
+        assert await names() == "bcd"
+        await world.api.patch("avatars", world.namespace, "b", {"metadata": {"labels": {"touched": "yes"}}})
+        await until("b told anew", lambda: _labels(copy), lambda found: found.get("b") == {"touched": "yes"})
+        await world.avatar("e")
+        await until("c, which changed longest ago, forgotten", names, lambda found: found == "bde")
+        assert [one for one in told if one] == ["-c"]
+        await world.api.delete("avatars", world.namespace, "c")
+        await world.api.delete("avatars", world.namespace, "d")
+        await until("d being gone", names, lambda found: found == "be")
+        task.cancel()
+
+
+async def _labels(copy: Reflector[Avatar]) -> dict[str, dict[str, str]]:
+    return {item.metadata.name: dict(item.metadata.labels) for item in copy.values()}
 
 
 async def test_a_resource_that_is_not_there(world: World, proxy: Proxy, tmp_path: Path) -> None:

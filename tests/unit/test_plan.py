@@ -850,8 +850,22 @@ def test_a_count_contradicted_for_too_long_is_corrected_by_compare_and_swap() ->
     server = counted(300, among=3)
     result = plan(with_pod(server, sharing(server, sessions=(Session(id="s"),)), runtime=RuntimeView(seen(0))))
     corrections = [a for a in result.actions if isinstance(a, PatchStatus)]
-    assert [(a.status, a.exact) for a in corrections] == [({"connections": 0}, True), ({"sessions": []}, True)]
+    said = [{**a.status, "conditions": None} if "conditions" in a.status else a.status for a in corrections]
+    assert said == [{"connections": 0, "conditions": None}, {"sessions": []}]
+    assert all(a.exact for a in corrections)
     assert [e.reason for a in corrections for e in a.events] == ["CountCorrected"] * 2
+
+
+def test_who_is_counted_right_after_a_correction_does_not_inherit_the_doubt() -> None:
+    """The sharer's count is corrected; the doubt, which is the server's to say, ends before that."""
+    server = counted(300, among=2, connections=0)
+    sharer = sharing(server, connections=2)
+    result = plan(with_pod(server, sharer, runtime=RuntimeView(seen(0))))
+    first, second = (a for a in result.actions if isinstance(a, PatchStatus))
+    assert (first.instance, first.events) == (server, ())
+    doubt = {c["type"]: c for c in first.status["conditions"]}["CountConfirmed"]
+    assert (doubt["status"], doubt["reason"]) == ("True", "Confirmed")
+    assert (second.instance, second.status) == (sharer, {"connections": 0})
 
 
 def test_a_client_that_comes_to_a_count_in_doubt_has_the_whole_time() -> None:

@@ -18,6 +18,8 @@ from avatar_operator.kube.reflector import Reflector
 
 # An instance that nobody has told of for so long may be out of date (seconds): not ready.
 SILENCE_SECONDS = 180.0
+# Events end an hour after they were told, whatever their number: more than the console shows are not kept.
+EVENTS_KEPT = 1000
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 Copy = (
@@ -42,7 +44,7 @@ class World:
         # For the console alone.
         self.engines = Reflector(client, ENGINES, TtsEngine, namespace, optional=True)
         about = f"involvedObject.apiVersion={API_VERSION}"
-        self.events = Reflector(client, EVENTS, Told, namespace, optional=True, fields=about)
+        self.events = Reflector(client, EVENTS, Told, namespace, optional=True, fields=about, most=EVENTS_KEPT)
         self._by_session: dict[str, set[str]] = {}
         self._leased: set[str] = set()
         self._attached: set[str] = set()

@@ -20,6 +20,7 @@ from .resources import Condition, InstanceStatus, Session
 from .view import Activity
 
 CONDITION = "CountConfirmed"
+CONFIRMED = (CONDITION, "True", "Confirmed", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def look(
     """
     doubt = _doubt(status)
     since = doubt.last_transition_time if doubt is not None else None
-    confirmed = (CONDITION, "True", "Confirmed", "") if since is not None else None
+    confirmed = CONFIRMED if since is not None else None
     if counted == 0:
         return Leak(confirmed)
     beat = max(1, min(beat, patience // 2 or 1))
@@ -74,6 +75,11 @@ def look(
     if activity.at < due or now - activity.at > timedelta(seconds=FRESH_SECONDS):
         return Leak(probe=True)
     return Leak(correct=True)
+
+
+def settled(status: InstanceStatus) -> tuple[tuple[str, str, str, str], ...]:
+    """The condition of a count that is being corrected: in doubt no more. Empty where it was not."""
+    return (CONFIRMED,) if _doubt(status) is not None else ()
 
 
 def lapsed(status: InstanceStatus) -> tuple[str, str, str, str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from . import flow as flows
@@ -250,16 +250,22 @@ def _leak(case: Case) -> leaks.Leak:
 
 
 def _correct_count(case: Case, result: Plan) -> None:
-    """Set counts to what the runtime says: nobody. By compare-and-swap, as somebody may just come."""
+    """Set counts to what the runtime says: nobody. By compare-and-swap, as somebody may just come.
+
+    The doubt ends in the same write, the server's first: who is counted the moment after has a time of their own.
+    """
     for member in case.members:
+        status, event = member.status, None
+        desired = Desired(status.phase, status.reason, status.message, {}, leaks.settled(status))
         if member.counted_connections:
             message = (
                 f"status counted {member.counted_connections} connections while the runtime had no session for "
                 f"{case.pool.spec.idle.connection_leak_seconds} s (idle.connectionLeakSeconds); set to 0"
             )
-            status = member.status
-            desired = Desired(status.phase, status.reason, status.message, {"connections": 0, "sessions": []})
-            say(case.view.now, member, desired, result, Event("Warning", "CountCorrected", message), exact=True)
+            event = Event("Warning", "CountCorrected", message)
+            desired = replace(desired, fields={"connections": 0, "sessions": []})
+        if desired.fields or desired.conditions:
+            say(case.view.now, member, desired, result, event, exact=True)
 
 
 def say_running(case: Case, clock: Clock, result: Plan, count: tuple[str, str, str, str] | None = None) -> None:

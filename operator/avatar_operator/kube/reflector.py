@@ -87,6 +87,8 @@ class Reflector(Generic[T]):
 
     ``optional``: a resource that is not there is an empty one, and no reason
     not to be ready. ``selector`` and ``fields`` pick by labels and by fields.
+    ``most``: only so many are kept, those that changed last (0 = all): of what
+    comes and is never taken back, like events.
     ``trouble``: why it may be out of date at this moment; empty = it is not.
     """
 
@@ -100,12 +102,14 @@ class Reflector(Generic[T]):
         optional: bool = False,
         selector: str = "",
         fields: str = "",
+        most: int = 0,
     ) -> None:
         self._client = client
         self._resource = resource
         self._namespace = namespace
         self._optional = optional
         self._selector, self._fields = selector, fields
+        self._most = most
         self._kind = kind
         self._decode = msgspec.json.Decoder(kind).decode
         self._items: dict[Key, T] = {}
@@ -165,10 +169,8 @@ class Reflector(Generic[T]):
             self._set(Key(namespace, name), None)
 
     def _set(self, key: Key, item: T | None) -> None:
-        before = self._items.get(key)
-        if item is None:
-            self._items.pop(key, None)
-        else:
+        before = self._items.pop(key, None) if item is None or self._most else self._items.get(key)
+        if item is not None:
             self._items[key] = item
         if before is None and item is None:
             return
@@ -176,6 +178,8 @@ class Reflector(Generic[T]):
             event.set()
         for listener in self.listeners:
             listener(before, item)
+        if self._most and len(self._items) > self._most:
+            self._set(next(iter(self._items)), None)
 
     # ---- following ---------------------------------------------------------------
 
@@ -228,6 +232,8 @@ class Reflector(Generic[T]):
             self._resource, self._namespace, self._selector, fields=self._fields
         )
         found = {_key(item): item for item in msgspec.convert(objects, list[self._kind])}  # type: ignore[name-defined]
+        if self._most:
+            found = dict(sorted(found.items(), key=lambda known: _version(known[1]))[-self._most :])
         listed_at = int(version)
         for key, item in list(self._items.items()):
             # One of our own writes may be newer than the list.

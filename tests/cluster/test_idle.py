@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 
@@ -338,6 +339,27 @@ async def test_a_count_that_the_runtime_contradicts_is_corrected(
     await world.until("one", "being corrected", lambda s: s["connections"] == 0 and s.get("idleDeadline"))
     [event] = await until("an event", lambda: world.events("CountCorrected"), lambda e: e)
     assert "counted 3 connections" in event["message"]
+
+
+async def test_who_comes_while_no_operator_looks_does_not_inherit_the_doubt(
+    world: World, operator: Operator, runtime: FakeRuntime
+) -> None:
+    """Three in doubt, one more comes and another goes: three again, and no condition says that they are others."""
+    await runtime_pool(world, runtime, timeoutSeconds=600, connectionLeakSeconds=4)
+    await world.instance("one")
+    await world.phase("one", "Running")
+    await world.connections("one", 3)
+    await world.until("one", "being contradicted", lambda s: condition(s, "CountConfirmed").get("status") == "False")
+    # Ended in peace, so that the next acts at once.
+    operator.stop()
+    await asyncio.sleep(4)
+    await world.connections("one", 4)
+    await world.connections("one", 3)
+    came = time.monotonic()
+    await operator.start()
+    await world.until("one", "being corrected", lambda s: s["connections"] == 0, interval=0.02)
+    # The API server tells whole seconds.
+    assert time.monotonic() - came >= 3
 
 
 async def test_a_count_that_the_runtime_confirms_stays(world: World, operator: Operator, runtime: FakeRuntime) -> None:

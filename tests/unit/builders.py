@@ -22,11 +22,11 @@ from avatar_operator.domain.resources import (
     ContainerStatus,
     Gpu,
     Instance,
+    InstanceMeta,
     InstanceSpec,
     InstanceStatus,
     Limits,
     MediaStatus,
-    Meta,
     Network,
     OwnerReference,
     Pod,
@@ -64,7 +64,7 @@ def later(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def meta(name: str, **fields: Any) -> Meta:
+def meta(name: str, **fields: Any) -> InstanceMeta:
     """Metadata; the UID follows from the name unless it is given."""
     given: dict[str, Any] = {
         "namespace": NAMESPACE,
@@ -73,7 +73,7 @@ def meta(name: str, **fields: Any) -> Meta:
         "generation": 1,
         "creation_timestamp": ago(3600),
     }
-    return Meta(name=name, **{**given, **fields})
+    return InstanceMeta(name=name, **{**given, **fields})
 
 
 def pool(name: str = "default", *, image: str = IMAGE, runtime: dict[str, Any] | None = None, **spec: Any) -> Pool:

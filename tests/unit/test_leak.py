@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from avatar_operator.domain.leak import Leak, look
-from avatar_operator.domain.resources import InstanceStatus, Session
+from avatar_operator.domain.resources import Instance, InstanceStatus
 from avatar_operator.domain.view import Activity
 from tests.unit.builders import NOW, ago, condition, later, seen
 
 BEAT, PATIENCE = 60, 300
 DOUBT = ("CountConfirmed", "False", "NoSession", "2 connections are counted, and the runtime has no session")
 CONFIRMED = ("CountConfirmed", "True", "Confirmed", "")
-
-
-def by_name(*ids: str) -> list[Session]:
-    """Sessions that came one after the other."""
-    return [Session(id=name, since=ago(60 - number)) for number, name in enumerate(ids)]
 
 
 def doubted(seconds: float) -> InstanceStatus:
@@ -37,8 +33,7 @@ def ready_again(seconds: float) -> InstanceStatus:
     return InstanceStatus(connections=2, ready_time=ago(2000), conditions=(ready, *doubted(1000).conditions))
 
 
-RECOUNTED = ("CountConfirmed", "Unknown", "Recounted", "3 connections are counted, and the runtime has no session")
-AGAIN = ("CountConfirmed", "False", "NoSession", RECOUNTED[3])
+MORE = (*DOUBT[:3], "3 connections are counted, and the runtime has no session")
 FINE = InstanceStatus(connections=2)
 CLEARED = InstanceStatus(connections=2, conditions=(condition(*CONFIRMED, ago(9)),))
 
@@ -62,14 +57,6 @@ CLEARED = InstanceStatus(connections=2, conditions=(condition(*CONFIRMED, ago(9)
         pytest.param(doubted(310), 2, seen(0, at=ago(11)), Leak(probe=True), id="the-last-answer-is-too-old"),
         pytest.param(doubted(302), 2, seen(0, at=ago(3)), Leak(probe=True), id="an-answer-from-before-does-not-count"),
         pytest.param(doubted(300), 2, seen(0), Leak(correct=True), id="long-enough"),
-        pytest.param(doubted(300), 3, seen(0), Leak(RECOUNTED, next_look=NOW), id="somebody-came"),
-        pytest.param(
-            InstanceStatus(conditions=(condition(*RECOUNTED, NOW),)),
-            3,
-            seen(0),
-            Leak(AGAIN, next_look=later(BEAT)),
-            id="doubted-anew",
-        ),
         pytest.param(new_pod(290), 2, seen(0), Leak(next_look=later(10)), id="a-new-pod-is-given-the-same-time"),
         pytest.param(new_pod(300), 2, seen(0), Leak(correct=True), id="long-enough-in-the-new-pod"),
         pytest.param(ready_again(290), 2, seen(0), Leak(next_look=later(10)), id="nobody-could-come-back-meanwhile"),
@@ -86,15 +73,39 @@ def test_a_short_patience_asks_more_often(patience: int, next_look: float) -> No
     assert look(FINE, 2, seen(1), NOW, **rules).next_look == later(next_look)
 
 
-def test_one_who_comes_while_another_goes_has_the_whole_time() -> None:
-    rules: dict[str, Any] = {"beat": BEAT, "patience": PATIENCE}
-    first = look(FINE, 2, seen(0), NOW, sessions=by_name("a"), **rules).condition
-    assert first is not None
-    assert first[3] == "2 connections are counted (1 with a session, the last one a), and the runtime has no session"
-    doubt = InstanceStatus(connections=2, conditions=(condition(*first, ago(1000)),))
-    assert look(doubt, 2, seen(0), NOW, sessions=by_name("a"), **rules).correct
-    # Joined while no operator looked, and the lease of another was over: the same number.
-    again = look(doubt, 2, seen(0), NOW, sessions=by_name("b"), **rules)
-    assert (again.correct, again.next_look) == (False, NOW)
-    assert again.condition is not None
-    assert again.condition[:3] == ("CountConfirmed", "Unknown", "Recounted")
+@pytest.mark.parametrize(
+    ("counted", "since", "expected"),
+    [
+        pytest.param(2, 299, Leak(next_look=later(1)), id="the-same-number-and-others"),
+        pytest.param(2, 300, Leak(correct=True), id="as-long-as-the-doubt"),
+        pytest.param(3, 10, Leak(MORE, next_look=later(BEAT)), id="more"),
+        pytest.param(2, None, Leak(correct=True), id="counted-by-nobody-else"),
+    ],
+)
+def test_who_was_counted_last_has_the_whole_time(counted: int, since: float | None, expected: Leak) -> None:
+    """Also where no operator saw them come: two while one was gone, or another in their place."""
+    told = None if since is None else ago(since)
+    assert look(doubted(1000), counted, seen(0), NOW, beat=BEAT, patience=PATIENCE, counted_since=told) == expected
+
+
+def managed(manager: str, seconds: float, *fields: str) -> dict[str, Any]:
+    """An entry of managedFields as the API server writes it."""
+    owned = {"f:status": {field: {} for field in fields}}
+    return {"manager": manager, "operation": "Update", "time": ago(seconds), "fieldsV1": owned, "subresource": "status"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        pytest.param((), None, id="nobody"),
+        pytest.param((managed("curl", 9, "f:connections"),), 9, id="a-backend"),
+        pytest.param((managed("avatar-operator-api", 9, "f:connections", "f:sessions"),), 9, id="the-api"),
+        pytest.param((managed("curl", 9, "f:connections"), managed("api", 5, "f:sessions")), 5, id="the-last"),
+        pytest.param((managed("avatar-operator", 9, "f:connections", "f:phase"),), None, id="the-operator-itself"),
+        pytest.param((managed("curl", 9, "f:webrtcUrl"),), None, id="of-other-fields"),
+        pytest.param(({"manager": "kubectl", "fieldsV1": {"f:spec": {}}},), None, id="of-the-spec"),
+    ],
+)
+def test_since_when_it_is_counted(entries: tuple[dict[str, Any], ...], expected: float | None) -> None:
+    body = {"metadata": {"name": "one", "managedFields": list(entries)}, "spec": {"avatarName": "ada"}}
+    assert msgspec.convert(body, Instance).counted_since == (None if expected is None else ago(expected))

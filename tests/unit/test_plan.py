@@ -21,11 +21,14 @@ from avatar_operator.domain.actions import (
 from avatar_operator.domain.clock import floor
 from avatar_operator.domain.plan import needs_claim, plan, wants_to_run
 from avatar_operator.domain.resources import (
+    CountFields,
     Instance,
     InstanceIdle,
     InstanceStatus,
     LastTermination,
     Limits,
+    ManagedFields,
+    OwnedFields,
     PoolIdle,
     Queue,
     Session,
@@ -869,10 +872,16 @@ def test_who_is_counted_right_after_a_correction_does_not_inherit_the_doubt() ->
 
 
 def test_a_client_that_comes_to_a_count_in_doubt_has_the_whole_time() -> None:
-    result = plan(with_pod(counted(300, connections=3), runtime=RuntimeView(seen(0))))
-    said = patches(result)["one"]
+    server = counted(300, connections=3)
+    owned = OwnedFields(CountFields(connections={}))
+    counts = ManagedFields(manager="backend", time=ago(1), fields_v1=owned)
+    server = msgspec.structs.replace(
+        server, metadata=msgspec.structs.replace(server.metadata, managed_fields=(counts,))
+    )
+    said = patches(plan(with_pod(server, runtime=RuntimeView(seen(0)))))["one"]
     assert "connections" not in said
-    assert {c["type"]: c["reason"] for c in said["conditions"]}["CountConfirmed"] == "Recounted"
+    doubt = {c["type"]: c for c in said["conditions"]}["CountConfirmed"]
+    assert (doubt["status"], doubt["message"]) == ("False", "3 connections are counted, and the runtime has no session")
 
 
 def test_a_count_that_is_confirmed_after_all() -> None:

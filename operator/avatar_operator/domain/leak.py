@@ -5,18 +5,18 @@ and then while a count stands; one that it has contradicted for the pool's
 idle.connectionLeakSeconds is corrected, with an event. Since when it does is
 kept in the condition CountConfirmed, so that a restart does not forget it.
 Whoever connects has that time, too, and so has everybody after a pod is ready,
-a new one or one that was not for a while, when nobody could come back to it:
-both begin it anew.
+a new one or one that was not for a while, when nobody could come back to it.
+When somebody changed a count last the API server tells (managedFields), also of
+changes that no operator saw; those of the operator itself end the doubt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .idle import FRESH_SECONDS
-from .resources import Condition, InstanceStatus, Session
+from .resources import Condition, InstanceStatus
 from .view import Activity
 
 CONDITION = "CountConfirmed"
@@ -41,13 +41,13 @@ def look(
     *,
     beat: int,
     patience: int,
-    sessions: Sequence[Session] = (),
+    counted_since: datetime | None = None,
 ) -> Leak:
     """Hold ``counted`` connections against what the runtime says.
 
-    ``sessions``: those of the connections that have a name. ``beat``: seconds
-    between questions; ``patience``: seconds of contradiction after which the
-    count is wrong.
+    ``counted_since``: when somebody changed the count last, None = not known.
+    ``beat``: seconds between questions; ``patience``: seconds of contradiction
+    after which the count is wrong.
     """
     doubt = _doubt(status)
     since = doubt.last_transition_time if doubt is not None else None
@@ -63,15 +63,15 @@ def look(
         return Leak(next_look=next_look)
     if activity.sessions > 0:
         return Leak(confirmed, next_look=next_look)
-    message = f"{counted} connections are counted{_by_name(sessions)}, and the runtime has no session"
+    message = f"{counted} connections are counted, and the runtime has no session"
+    told = (CONDITION, "False", "NoSession", message)
     if doubt is None or since is None:
-        return Leak((CONDITION, "False", "NoSession", message), next_look=next_look)
-    if doubt.message != message:
-        # Others are counted than those in doubt. A condition's time moves only with its status: the next look sets it.
-        return Leak((CONDITION, "Unknown", "Recounted", message), next_look=now)
-    due = max(since, _ready_since(status) or since) + timedelta(seconds=patience)
+        return Leak(told, next_look=next_look)
+    begins = [time for time in (since, _ready_since(status), counted_since) if time is not None]
+    due = max(begins) + timedelta(seconds=patience)
     if now < due:
-        return Leak(next_look=min(next_look, due))
+        # The condition's time stays as long as its status does; its message follows the count.
+        return Leak(told if doubt.message != message else None, next_look=min(next_look, due))
     if activity.at < due or now - activity.at > timedelta(seconds=FRESH_SECONDS):
         return Leak(probe=True)
     return Leak(correct=True)
@@ -95,15 +95,6 @@ def lapsed(status: InstanceStatus) -> tuple[str, str, str, str] | None:
         "Recounted",
         "the lease of a session is over since the runtime contradicted the count",
     )
-
-
-def _by_name(sessions: Sequence[Session]) -> str:
-    """Who came last is told: a number alone is the same when one comes and another goes while no operator looks."""
-    named = [s for s in sessions if s.since is not None]
-    if not named:
-        return ""
-    last = max(named, key=lambda s: (s.since, s.id))
-    return f" ({len(sessions)} with a session, the last one {last.id})"
 
 
 def _doubt(status: InstanceStatus) -> Condition | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from .names import MANAGER
+
 
 class Model(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
     """Base of all structs here: immutable, camelCase on the wire."""
@@ -40,6 +42,33 @@ class Meta(Model, frozen=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: tuple[OwnerReference, ...] = ()
+
+
+class CountFields(Struct, frozen=True):
+    """metadata.managedFields[].fieldsV1.f:status, as far as it is about counts: what is there is owned."""
+
+    connections: dict[str, object] | None = field(default=None, name="f:connections")
+    sessions: dict[str, object] | None = field(default=None, name="f:sessions")
+
+
+class OwnedFields(Struct, frozen=True):
+    """metadata.managedFields[].fieldsV1."""
+
+    status: CountFields = field(default=CountFields(), name="f:status")
+
+
+class ManagedFields(Model, frozen=True):
+    """metadata.managedFields[]: who set which fields, and when a value of them changed last."""
+
+    manager: str = ""
+    time: datetime | None = None
+    fields_v1: OwnedFields = OwnedFields()
+
+
+class InstanceMeta(Meta, frozen=True):
+    """The metadata of an AvatarInstance."""
+
+    managed_fields: tuple[ManagedFields, ...] = ()
 
 
 class Condition(Model, frozen=True):
@@ -473,7 +502,7 @@ class InstanceStatus(Model, frozen=True):
 class Instance(Model, frozen=True):
     """AvatarInstance."""
 
-    metadata: Meta
+    metadata: InstanceMeta
     spec: InstanceSpec
     status: InstanceStatus = InstanceStatus()
 
@@ -489,6 +518,16 @@ class Instance(Model, frozen=True):
     def counted_connections(self) -> int:
         """Connections that somebody counted: the number, or the session records if more."""
         return max(self.status.connections, len(self.status.sessions))
+
+    @property
+    def counted_since(self) -> datetime | None:
+        """When somebody else than the operator changed a count here last (whole seconds); None = nobody has."""
+        told = (
+            entry.time
+            for entry in self.metadata.managed_fields
+            if entry.manager != MANAGER and entry.fields_v1.status != CountFields()
+        )
+        return max((time for time in told if time is not None), default=None)
 
 
 # ---- Pod and Service, as far as they matter ------------------------------------

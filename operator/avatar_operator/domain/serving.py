@@ -245,7 +245,7 @@ def _leak(case: Case) -> leaks.Leak:
         case.view.now,
         beat=case.pool.spec.health.period_seconds,
         patience=case.pool.spec.idle.connection_leak_seconds,
-        sessions=[session for member in case.members for session in member.status.sessions],
+        counted_since=max((since for m in case.members if (since := m.counted_since) is not None), default=None),
     )
 
 

@@ -20,7 +20,7 @@ from avatar_operator.domain import progress, sessions
 from avatar_operator.domain.meaning import of_avatar
 from avatar_operator.domain.names import API_VERSION, LABEL_CREATED_BY, LABEL_GROUP, group_id, instance_name
 from avatar_operator.domain.progress import Ready, Refused
-from avatar_operator.domain.resources import Avatar, Instance, InstanceSpec, LastTermination, Meta, Pod, Pool
+from avatar_operator.domain.resources import Avatar, Instance, InstanceMeta, InstanceSpec, LastTermination, Pod, Pool
 from avatar_operator.domain.settings import check
 from avatar_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, RejectedError
 from avatar_operator.kube.kinds import EVENTS, INSTANCES, PODS, POOLS
@@ -103,7 +103,7 @@ async def _admit(link: Link, ask: Ask) -> str:
     avatar = next((a for a in avatars if a.spec.avatar_name == real), None)
     pool = next((p for p in msgspec.convert(pools, list[Pool]) if p.metadata.name == ask.pool), None)
     spec = {"avatarName": real, "poolRef": ask.pool, **(ask.spec or {})}
-    wanted = Instance(Meta(name=ask.name, namespace=link.namespace), msgspec.convert(spec, InstanceSpec))
+    wanted = Instance(InstanceMeta(name=ask.name, namespace=link.namespace), msgspec.convert(spec, InstanceSpec))
     problem = check(wanted, pool, avatar)
     if problem is None:
         return real

@@ -27,6 +27,7 @@ from avatar_operator.domain.resources import (
     InstanceStatus,
     Limits,
     MediaStatus,
+    Meta,
     Network,
     OwnerReference,
     Pod,
@@ -64,8 +65,12 @@ def later(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def meta(name: str, **fields: Any) -> InstanceMeta:
+def meta(name: str, **fields: Any) -> Meta:
     """Metadata; the UID follows from the name unless it is given."""
+    return Meta(**_meta(name, **fields))
+
+
+def _meta(name: str, **fields: Any) -> dict[str, Any]:
     given: dict[str, Any] = {
         "namespace": NAMESPACE,
         "uid": f"uid-{name}",
@@ -73,7 +78,7 @@ def meta(name: str, **fields: Any) -> InstanceMeta:
         "generation": 1,
         "creation_timestamp": ago(3600),
     }
-    return InstanceMeta(name=name, **{**given, **fields})
+    return {"name": name, **given, **fields}
 
 
 def pool(name: str = "default", *, image: str = IMAGE, runtime: dict[str, Any] | None = None, **spec: Any) -> Pool:
@@ -98,7 +103,7 @@ def instance(
 ) -> Instance:
     """An AvatarInstance created ``age`` seconds before NOW."""
     return Instance(
-        metadata=meta(name, **{"creation_timestamp": ago(age), **(metadata or {})}),
+        metadata=InstanceMeta(**_meta(name, **{"creation_timestamp": ago(age), **(metadata or {})})),
         spec=InstanceSpec(avatar_name=avatar_name, **spec),
         status=status or InstanceStatus(),
     )

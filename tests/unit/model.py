@@ -47,6 +47,7 @@ from avatar_operator.domain.resources import (
     ContainerState,
     ContainerStatus,
     Instance,
+    InstanceMeta,
     InstanceStatus,
     Meta,
     OwnerReference,
@@ -181,7 +182,8 @@ class Model:
 
     def create(self, name: str, spec: Any) -> Instance:
         """A user applies an AvatarInstance."""
-        return self._put(Instance(metadata=self._meta(name), spec=spec))
+        metadata = InstanceMeta(**msgspec.structs.asdict(self._meta(name)))
+        return self._put(Instance(metadata=metadata, spec=spec))
 
     def delete(self, name: str) -> None:
         """A user deletes an AvatarInstance."""

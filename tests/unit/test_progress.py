@@ -12,14 +12,16 @@ import pytest
 
 from avatar_operator.domain import turn
 from avatar_operator.domain.progress import Ready, Refused, Wait, serves, verdict
-from avatar_operator.domain.resources import IceServer, Instance, InstanceSpec, InstanceStatus, Meta
+from avatar_operator.domain.resources import IceServer, Instance, InstanceMeta, InstanceSpec, InstanceStatus
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 UNTIL = NOW + timedelta(seconds=30)
 
 
 def instance(**status: Any) -> Instance:
-    return Instance(metadata=Meta(name="g"), spec=InstanceSpec(avatar_name="g"), status=InstanceStatus(**status))
+    return Instance(
+        metadata=InstanceMeta(name="g"), spec=InstanceSpec(avatar_name="g"), status=InstanceStatus(**status)
+    )
 
 
 UP = {"webrtc_url": "http://h:8615/offer", "port": 8615}

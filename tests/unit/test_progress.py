@@ -19,7 +19,8 @@ UNTIL = NOW + timedelta(seconds=30)
 
 
 def instance(**status: Any) -> Instance:
-    return Instance(
+    metadata, spec = InstanceMeta(name="g"), InstanceSpec(avatar_name="g")
+    return Instance(metadata=metadata, spec=spec, status=InstanceStatus(**status))
         metadata=InstanceMeta(name="g"), spec=InstanceSpec(avatar_name="g"), status=InstanceStatus(**status)
     )
 

@@ -19,8 +19,7 @@ UNTIL = NOW + timedelta(seconds=30)
 
 
 def instance(**status: Any) -> Instance:
-    metadata, spec = InstanceMeta(name="g"), InstanceSpec(avatar_name="g")
-    return Instance(metadata=metadata, spec=spec, status=InstanceStatus(**status))
+    return Instance(
         metadata=InstanceMeta(name="g"), spec=InstanceSpec(avatar_name="g"), status=InstanceStatus(**status)
     )
 

@@ -21,6 +21,8 @@ from .view import Activity
 
 CONDITION = "CountConfirmed"
 CONFIRMED = (CONDITION, "True", "Confirmed", "")
+# Who came and went while no operator looked was counted beside those in doubt; the same number is left, and others.
+RECOUNTED = (CONDITION, "Unknown", "Recounted", "a lease is over since the runtime contradicted the count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +79,9 @@ def look(
     return Leak(correct=True)
 
 
-def settled(status: InstanceStatus) -> tuple[tuple[str, str, str, str], ...]:
-    """The condition of a count that is being corrected: in doubt no more. Empty where it was not."""
-    return (CONFIRMED,) if _doubt(status) is not None else ()
-
-
-def lapsed(status: InstanceStatus) -> tuple[str, str, str, str] | None:
-    """The condition of a count in doubt of which a session has lapsed: who is left may have come since. None: no doubt.
-
-    Who came and went while no operator looked was counted beside those in doubt; the same number is left, and others.
-    """
-    if _doubt(status) is None:
-        return None
-    return (
-        CONDITION,
-        "Unknown",
-        "Recounted",
-        "the lease of a session is over since the runtime contradicted the count",
-    )
+def doubted(status: InstanceStatus) -> bool:
+    """Whether the count is in doubt: what the operator does to it itself ends that, by CONFIRMED or RECOUNTED."""
+    return _doubt(status) is not None
 
 
 def _doubt(status: InstanceStatus) -> Condition | None:

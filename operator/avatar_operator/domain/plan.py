@@ -20,7 +20,7 @@ from .actions import (
     Plan,
 )
 from .clock import floor
-from .leak import lapsed
+from .leak import RECOUNTED, doubted
 from .nodeloss import tell
 from .resources import Instance
 from .running import one_pod, run
@@ -100,10 +100,9 @@ def _lapse(view: GroupView, result: Plan) -> bool:
         if over and member.status.idle_deadline is not None:
             # It ran while nobody looked who was there; they were in use until now.
             fields = {"idleDeadline": None, "lastActivityTime": floor(view.now)}
-        if over and (recounted := lapsed(member.status)) is not None:
-            generation = member.metadata.generation
+        if over and doubted(member.status):
             fields["conditions"] = merge_conditions(
-                member.status.conditions, (recounted,), view.now, generation=generation
+                member.status.conditions, (RECOUNTED,), view.now, generation=member.metadata.generation
             )
         if left is not roll:
             # By compare-and-swap: a session that is renewed in this very moment stays.

@@ -51,10 +51,13 @@ class CountFields(Struct, frozen=True):
     sessions: dict[str, object] | None = field(default=None, name="f:sessions")
 
 
+_NO_COUNTS = CountFields()
+
+
 class OwnedFields(Struct, frozen=True):
     """metadata.managedFields[].fieldsV1."""
 
-    status: CountFields = field(default=CountFields(), name="f:status")
+    status: CountFields = field(default=_NO_COUNTS, name="f:status")
 
 
 class ManagedFields(Model, frozen=True):
@@ -525,7 +528,7 @@ class Instance(Model, frozen=True):
         told = (
             entry.time
             for entry in self.metadata.managed_fields
-            if entry.manager != MANAGER and entry.fields_v1.status != CountFields()
+            if entry.manager != MANAGER and entry.fields_v1.status != _NO_COUNTS
         )
         return max((time for time in told if time is not None), default=None)
 

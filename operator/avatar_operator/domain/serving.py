@@ -256,7 +256,8 @@ def _correct_count(case: Case, result: Plan) -> None:
     """
     for member in case.members:
         status, event = member.status, None
-        desired = Desired(status.phase, status.reason, status.message, {}, leaks.settled(status))
+        conditions = (leaks.CONFIRMED,) if leaks.doubted(status) else ()
+        desired = Desired(status.phase, status.reason, status.message, {}, conditions)
         if member.counted_connections:
             message = (
                 f"status counted {member.counted_connections} connections while the runtime had no session for "

@@ -68,6 +68,8 @@ class FakeGpu:
     uses: dict[str, Use] = field(default_factory=dict)
     # The pods that were ever seen to compute here.
     visitors: set[str] = field(default_factory=set)
+    # Those of them that gave everything back.
+    left: set[str] = field(default_factory=set)
 
     def outside(self, mib: float, grow_to: float | None = None, rate: float = 1000) -> None:
         """Somebody outside Kubernetes uses ``mib`` now and grows to ``grow_to``."""
@@ -289,6 +291,9 @@ class Gpus:
             if gpu is None:
                 continue
             uid = pod["metadata"]["uid"]
+            if uid in gpu.left:
+                # It has failed, and whoever cleans up has not come yet.
+                continue
             gpu.visitors.add(uid)
             use = gpu.uses.setdefault(uid, Use(self._share(pod), self.loading))
             ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
@@ -302,6 +307,7 @@ class Gpus:
                     use.gone_at = now
                 if use.gone_at is not None and now - use.gone_at >= self.lingering:
                     del gpu.uses[uid]
+                    gpu.left.add(uid)
             gpu.move(now, seconds)
 
     def _share(self, pod: Json) -> float:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from avatar_operator.controller.keys import AvatarKey, GpuNodeKey, Key, PoolKey
-from avatar_operator.controller.store import Store
+from avatar_operator.controller.store import FOR_GOOD, Store
 from avatar_operator.domain.gpunode import GpuNode, Node
 from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.resources import (
@@ -333,11 +333,45 @@ def test_since_when_there_is_no_pod() -> None:
     one = running(world)
     assert world.gpu(one).podless_since is None
     world.now = later(20)
-    world.store.remove(Pod, NAMESPACE, "avatar-8615")
+    world.store.remove(Pod, NAMESPACE, "avatar-8615", "uid-avatar-8615", "5")
     found = world.gpu(one)
     assert (found.podless_since, found.processes_gone) == (later(20), False)
-    world.store.apply(gpunode("a", gpu(A0), at=later(25), version=2))
+    world.store.apply(gpunode("a", gpu(A0), at=later(25), version=6))
     assert world.gpu(one).processes_gone
+
+
+def test_a_report_from_before_the_pods_end_may_be_heard_of_after_it() -> None:
+    """It was written when the pod loaded nothing yet; by then it did. Our clock, behind the agent's, cannot tell."""
+    world = World(VISIBLE, node("a"), one_gpu())
+    one = running(world)
+    world.store.remove(Pod, NAMESPACE, "avatar-8615", "uid-avatar-8615", "5")
+    world.store.apply(gpunode("a", gpu(A0), at=later(10), version=4))
+    assert not world.gpu(one).processes_gone
+    # The operator's own word in the status, with the same report.
+    world.store.apply(gpunode("a", gpu(A0), at=later(10), version=7))
+    assert not world.gpu(one).processes_gone
+    world.store.apply(gpunode("a", gpu(A0, pods={"uid-avatar-8615": 1200}), at=later(11), version=8))
+    assert not world.gpu(one).processes_gone
+    world.store.apply(gpunode("a", gpu(A0), at=later(12), version=9))
+    assert world.gpu(one).processes_gone
+
+
+def test_when_a_pod_ended_may_be_told_later() -> None:
+    """The answer to its deletion does not say it, the watch does."""
+    world = World(VISIBLE, node("a"), one_gpu())
+    one = running(world)
+    world.store.remove(Pod, NAMESPACE, "avatar-8615", "uid-avatar-8615", FOR_GOOD)
+    world.store.apply(gpunode("a", gpu(A0), at=later(10), version=6))
+    assert not world.gpu(one).processes_gone
+    assert not world.store.remove(Pod, NAMESPACE, "avatar-8615", "another", "4")
+    assert not world.store.remove(Pod, NAMESPACE, "avatar-8615", "uid-avatar-8615", "5")
+    world.store.apply(gpunode("a", gpu(A0), at=later(11), version=7))
+    assert world.gpu(one).processes_gone
+    # Of the next pod's end nothing is known yet.
+    world.store.apply(newer(gpu_pod(one, ON_A0, on="a", uid="next"), 8))
+    world.store.remove(Pod, NAMESPACE, "avatar-8615", "next", FOR_GOOD)
+    world.store.apply(gpunode("a", gpu(A0), at=later(12), version=9))
+    assert not world.gpu(one).processes_gone
 
 
 ALLOCATED = Placement(4096, "a", A1, 1)

@@ -31,6 +31,8 @@ from avatar_operator.domain.placement import (
 )
 from avatar_operator.domain.resources import Pool
 
+from .keys import version_of
+
 # So many pods that left a GPU since its last report are remembered.
 MOST_DEPARTED = 64
 # A claim that another process wrote, and put no pod behind for so long (seconds), has been left.
@@ -73,6 +75,8 @@ class GpuIndex:
         self._podless: dict[tuple[str, str], datetime] = {}
         # What was the newest report of each node concerned (lastReport) at that moment.
         self._heard: dict[tuple[str, str], dict[str, datetime]] = {}
+        # The resourceVersion of the last pod's end, as far as it is known.
+        self._ended: dict[tuple[str, str], int] = {}
         # Claims that were there when this process began are nobody's any more; others may be in the making.
         self.loading = True
         self._appeared: dict[tuple[str, str], datetime] = {}
@@ -110,6 +114,7 @@ class GpuIndex:
         for gpu in item.status.gpus:
             self._gpus[gpu.uuid] = name, gpu
         self._locate(before, item)
+        self._hear_late(item)
         reported = item.status.last_report
         for uuid in old.keys() | new.keys():
             self._forget(uuid)
@@ -159,8 +164,8 @@ class GpuIndex:
         self._on[uuid].add(holder)
         self._forget(uuid)
         if source == "Pod":
-            self._podless.pop(name, None)
-            self._heard.pop(name, None)
+            for of_its_end in (self._podless, self._heard, self._ended):
+                of_its_end.pop(name, None)
             self._last_pods[name] = _with(self._last_pods.get(name, ()), reservation.pod_uid)
         elif not any("Pod" in self._sources.get(h, ()) for h in self._named[name]):
             self._without_pod(name, now)
@@ -180,11 +185,32 @@ class GpuIndex:
                         self._move(holder, holder._replace(uuid=""), self._sources.pop(holder))
         else:
             self._named.pop(key, None)
-            self._podless.pop(key, None)
-            self._heard.pop(key, None)
-            self._last_pods.pop(key, None)
-            self._appeared.pop(key, None)
+            for known in (self._podless, self._heard, self._ended, self._last_pods, self._appeared):
+                known.pop(key, None)
         return ended[0] if ended else None
+
+    def pod_ended(self, namespace: str, name: str, pod_uid: str, version: int) -> None:
+        """The end of the pod behind a claim was written as ``version``; too high a number where that is not known.
+
+        To be told after let_go, and again when more is known.
+        """
+        key = (namespace, name)
+        if key in self._podless and self._last_pods.get(key, ())[-1:] == (pod_uid,):
+            self._ended[key] = min(version, self._ended.get(key, version))
+
+    def _hear_late(self, item: GpuNode) -> None:
+        """A report that was written before a pod's end, and is heard of after it, tells nothing of what the pod left.
+
+        Kubernetes promises an order of resourceVersions within one resource only. Where nodes and pods have counters
+        of their own, every report counts as too early, or as before none does.
+        """
+        reported, version = item.status.last_report, version_of(item.metadata)
+        if reported is None or not self._ended:
+            return
+        for gpu in item.status.gpus:
+            for key in {(h.namespace, h.name) for h in self._on.get(gpu.uuid, ())} & self._ended.keys():
+                if version <= self._ended[key]:
+                    self._heard[key][item.metadata.name] = reported
 
     def locate(self, namespace: str, name: str, uuid: str) -> bool:
         """The GPU of a pod is told: the one that was allocated to its ResourceClaim; whether that is news."""

@@ -203,7 +203,9 @@ class Reconciler:
         rooms = [self._store.gpus.room(gpu.uuid) for gpu in node.status.gpus]
         change = gpunode_patch(node, self._store.gpus.reserved_on(key.name), rooms)
         if change is not None:
-            await take_in(self._client, self._store, GPUNODES, node, self._client.patch_status(GPUNODES, node, change))
+            # Of the report that we know: one that we have not heard of yet must not come to us as newer than it is.
+            patch = self._client.patch_status(GPUNODES, node, change, exact=True)
+            await take_in(self._client, self._store, GPUNODES, node, patch)
 
     async def _avatar(self, key: AvatarKey) -> None:
         """The status of the Avatars of one name: which of them counts."""

@@ -151,11 +151,16 @@ class Store:
         """
         self._bury(uid, int(version or 0))
         known = self._objects[kind].get((namespace, name))
-        if known is None or (uid and known.metadata.uid != uid):
-            return False
-        del self._objects[kind][namespace, name]
-        self._unlink(known)
-        return True
+        if known is not None and uid not in ("", known.metadata.uid):
+            known = None
+        if known is not None:
+            del self._objects[kind][namespace, name]
+            self._unlink(known)
+        if kind is Pod:
+            engine = engine_of(known.metadata) if known is not None else ""
+            ended = known.metadata.uid if known is not None else uid
+            self.gpus.pod_ended(namespace, tts_name(engine) if engine else name, ended, int(version or FOR_GOOD))
+        return known is not None
 
     def unbury(self, uid: str) -> None:
         """Take an object in again: the API server, asked for it alone, has it; what told of its end was wrong."""

@@ -289,16 +289,19 @@ class _Phases:
     def __init__(self, world: World, name: str) -> None:
         self.seen: list[str] = []
         self._world, self._name = world, name
+        self._opened = asyncio.Event()
 
     async def __aenter__(self) -> None:
         self._task = asyncio.create_task(self._follow())
+        # A pod that kwok plays is ready at once: a watch that is opened a moment later sees no Starting.
+        await asyncio.wait_for(self._opened.wait(), 15)
 
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _follow(self) -> None:
-        async for event in self._world.api.watch("avatarinstances", self._world.namespace):
+        async for event in self._world.api.watch("avatarinstances", self._world.namespace, self._opened):
             phase = event["object"].get("status", {}).get("phase")
             if event["object"]["metadata"]["name"] == self._name and phase and self.seen[-1:] != [phase]:
                 self.seen.append(phase)

@@ -118,11 +118,13 @@ class Api:
             if refused.status != 404:
                 raise
 
-    async def watch(self, resource: str, namespace: str) -> AsyncIterator[Json]:
-        """Watch events for ever, what exists first."""
+    async def watch(self, resource: str, namespace: str, opened: asyncio.Event | None = None) -> AsyncIterator[Json]:
+        """Watch events for ever, what exists first; from the moment that ``opened`` is set none is missed."""
         assert self._session is not None, "use `async with`"
         path = path_of(resource, namespace) + "?watch=true"
         async with self._session.get(path, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 22) as response:
             assert response.status == 200, await response.text()
+            if opened is not None:
+                opened.set()
             async for line in response.content:
                 yield json.loads(line)

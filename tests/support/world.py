@@ -213,8 +213,10 @@ class Invariants:
     async def watching(cls, world: World, capacity: int) -> AsyncIterator[Invariants]:
         """Watch until the block ends."""
         found = cls(capacity)
-        tasks = [asyncio.create_task(found._follow(world, resource)) for resource in ("pods", "services")]
+        opened = {resource: asyncio.Event() for resource in ("pods", "services")}
+        tasks = [asyncio.create_task(found._follow(world, *watch)) for watch in opened.items()]
         try:
+            await asyncio.wait_for(asyncio.gather(*(event.wait() for event in opened.values())), 15)
             yield found
             failed = [t for t in tasks if t.done()]
             assert not failed, f"a watch ended: {failed}"
@@ -223,9 +225,9 @@ class Invariants:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, world: World, resource: str) -> None:
+    async def _follow(self, world: World, resource: str, opened: asyncio.Event) -> None:
         live = self._live[resource]
-        async for event in world.api.watch(resource, world.namespace):
+        async for event in world.api.watch(resource, world.namespace, opened):
             meta = event["object"]["metadata"]
             port = meta.get("labels", {}).get(f"{GROUP}/port")
             if port is None:

@@ -46,7 +46,6 @@ FIRST_PORT, PORTS = 20000, 16
 IDLE_SECONDS = 4
 SAMPLE_SECONDS = 30.0
 WARM_UP = 4
-KILL_SECONDS = 600.0
 # A figure may grow by so much between the thirds: what is left after a garbage collection differs.
 GROWTH = 1.10
 WATCHED = ("operator_mib", "operator_fds", "operator_tasks", "api_mib", "api_fds", "api_tasks", "claims")
@@ -160,10 +159,10 @@ class Soak:
         verb = self.chance.choice(("create", "patch", "delete"))
         self.proxy.refuse(lambda call: call.verb == verb, self.chance.choice((429, 500, 503)), times=5)
 
-    async def kills(self) -> None:
-        """The operator is killed now and then."""
+    async def kills(self, seconds: float) -> None:
+        """The operator is killed every so many seconds."""
         while True:
-            await asyncio.sleep(KILL_SECONDS)
+            await asyncio.sleep(seconds)
             self.operator.kill()
             await self.operator.start(120)
             self.done["killed"] += 1
@@ -236,7 +235,12 @@ async def soak(own: OwnCluster, given: argparse.Namespace, folder: Path) -> Json
                 run = Soak(world, rest, proxy, operator, server, random.Random(given.seed))
                 samples = await under_load(run, given)
                 proxy.heal()
-                await until("nothing being left", partial(everything, world), lambda left: not left, 120, 0.5)
+                try:
+                    await until("nothing being left", partial(everything, world), lambda left: not left, 120, 0.5)
+                except AssertionError:
+                    # What it was shall be known afterwards: the cluster goes.
+                    print(json.dumps(await world.statuses()), file=sys.stderr, flush=True)
+                    raise
                 await asyncio.sleep(5)
                 last = await run.sample()
             return {
@@ -259,7 +263,7 @@ async def under_load(run: Soak, given: argparse.Namespace) -> list[Json]:
     samples: list[Json] = []
     began = time.monotonic()
     users = [asyncio.create_task(run.user(number)) for number in range(given.users)]
-    faults = [asyncio.create_task(run.faults()), asyncio.create_task(run.kills())]
+    faults = [asyncio.create_task(run.faults()), asyncio.create_task(run.kills(given.kill_seconds))]
     try:
         while time.monotonic() - began < given.minutes * 60:
             await asyncio.sleep(SAMPLE_SECONDS)
@@ -288,6 +292,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--users", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kill-seconds", type=float, default=600.0, help="from one kill of the operator to the next")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     with OwnCluster("soak").up() as own, tempfile.TemporaryDirectory() as folder:

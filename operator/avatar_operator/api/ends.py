@@ -140,17 +140,13 @@ class Ends:
             found = self.world.resolve(text)
         if not found:
             raise not_found(f"there is no avatar {text!r} running")
-        if not force:
-            used = {i.metadata.name: i.counted_connections for i in found if i.counted_connections}
-            if used:
-                raise _in_use(text, sum(used.values()))
-        stopped = []
-        for item in found:
-            left = await self._delete(item, force=force)
-            if left:
+        current = found if force else await asyncio.gather(*map(self._sure, found))
+        if not force and (used := sum(item.counted_connections for item in current if item is not None)):
+            raise _in_use(text, used)
+        for item in current:
+            if item is not None and (left := await self._delete(item, force=force)):
                 raise _in_use(text, left)
-            stopped.append(item.metadata.name)
-        return stopped
+        return [item.metadata.name for item in found]
 
     async def stop_all(self, *, force: bool) -> tuple[list[str], list[str]]:
         """Delete every instance of the namespace; names of the stopped and of the used ones."""
@@ -184,6 +180,10 @@ class Ends:
             else:
                 return 0
         raise unavailable("too many writers at once; try again", 1)
+
+    async def _sure(self, seen: Instance) -> Instance | None:
+        """An instance that seems in use as it is now: another replica's disconnect may not have been heard of here."""
+        return await self._read(seen.metadata.name) if seen.counted_connections else seen
 
     async def _read(self, name: str) -> Instance | None:
         try:

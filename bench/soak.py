@@ -46,6 +46,8 @@ FIRST_PORT, PORTS = 20000, 16
 IDLE_SECONDS = 4
 SAMPLE_SECONDS = 30.0
 WARM_UP = 4
+# What has failed again and again waits for its next try (five minutes and a tenth at most) before it can be idle.
+REST_SECONDS = 420.0
 # A figure may grow by so much between the thirds: what is left after a garbage collection differs.
 GROWTH = 1.10
 WATCHED = ("operator_mib", "operator_fds", "operator_tasks", "api_mib", "api_fds", "api_tasks", "claims")
@@ -236,7 +238,9 @@ async def soak(own: OwnCluster, given: argparse.Namespace, folder: Path) -> Json
                 samples = await under_load(run, given)
                 proxy.heal()
                 try:
-                    await until("nothing being left", partial(everything, world), lambda left: not left, 120, 0.5)
+                    await until(
+                        "nothing being left", partial(everything, world), lambda left: not left, REST_SECONDS, 0.5
+                    )
                 except AssertionError:
                     # What it was shall be known afterwards: the cluster goes.
                     print(json.dumps(await world.statuses()), file=sys.stderr, flush=True)

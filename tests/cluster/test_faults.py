@@ -72,6 +72,23 @@ async def test_a_burst_of_server_errors_is_outlived(
     assert await world.left() == [f"{kind}/avatar-{port}" for kind in ("pod", "svc") for port in (8615, 8616)]
 
 
+async def test_one_failure_counts_once_while_deletions_are_refused(
+    world: World, proxy: Proxy, operator: Operator
+) -> None:
+    """Told once per try to delete the pod, it would wait for minutes as if it had failed again and again."""
+    await _running(world)
+    rule = proxy.refuse(matching("delete", "pods"), 503, times=4)
+    before = await world.pod_uids()
+    await world.patch_pod("avatar-8615", labels={"avatars.test/fail": "true"})
+    status = await world.until(
+        "one", "running again", lambda s: s.get("phase") == "Running" and s.get("restarts"), timeout=40
+    )
+    assert status["restarts"] == 1
+    assert status["lastTermination"]["podUid"] == before["avatar-8615"]
+    assert await world.pod_uids() != before
+    assert rule.hits == 4
+
+
 @pytest.mark.parametrize("resource", ["services", "pods"])
 async def test_an_answer_lost_after_a_creation_doubles_nothing(
     world: World, proxy: Proxy, operator: Operator, resource: str

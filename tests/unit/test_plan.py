@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from avatar_operator.domain.resources import (
     Queue,
     Session,
 )
+from avatar_operator.domain.status import planned
 from avatar_operator.domain.view import GroupView
 from tests.unit.builders import (
     NOW,
@@ -452,6 +454,20 @@ def test_a_failed_start_backs_off() -> None:
     assert said["port"] is None
     assert result.wake is not None
     assert later(5) <= result.wake <= later(7)
+
+
+def test_a_failure_counts_once_however_often_its_pod_must_be_deleted() -> None:
+    """The API server refuses the deletion for a while: the pod stays to be seen, and its end has been told."""
+    before = failed_pod(starting())
+    (ended,) = before.pods
+    first = plan(before)
+    server = msgspec.structs.replace(before.members[0], status=planned(before.members[0], first))
+    assert server.status.last_termination is not None
+    assert server.status.last_termination.pod_uid == ended.metadata.uid
+    again = plan(replace(before, members=(server,), now=later(2)))
+    assert again.actions == [DeletePod(ended, "RuntimeConfigError")]
+    another = msgspec.structs.replace(ended, metadata=msgspec.structs.replace(ended.metadata, uid="another"))
+    assert patches(plan(replace(before, members=(server,), pods=(another,), now=later(20))))["one"]["restarts"] == 2
 
 
 def test_followers_hear_of_a_failure_once() -> None:

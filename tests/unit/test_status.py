@@ -86,6 +86,7 @@ def test_a_new_termination_leaves_nothing_of_the_old_one() -> None:
             "message": "",
             "exitCode": None,
             "idleSeconds": None,
+            "podUid": "",
         }
     }
 

@@ -341,13 +341,13 @@ class Executor:
         meta = action.pod.metadata
         if action.reason == "NotWanted" and await self._wanted_after_all(key, action.pod):
             return
-        if action.reason not in ("NotWanted", "Outdated", "Duplicate"):
-            self._metrics.pod_failures.labels(action.reason).inc()
         try:
             raw = await self._client.delete(PODS, meta.namespace, meta.name, uid=meta.uid, grace=action.grace)
         except (NotFoundError, ConflictError):
             self._forget_pod(action.pod)
             return
+        if action.reason not in ("NotWanted", "Outdated", "Duplicate"):
+            self._metrics.pod_failures.labels(action.reason).inc()
         log.info("deleted pod", extra={**_about(action.pod), "reason": action.reason, "group": key.id})
         answer = msgspec.json.decode(raw)
         if ends_later(answer):

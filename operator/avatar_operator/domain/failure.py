@@ -10,7 +10,7 @@ from .assigned import released
 from .clock import ceil, floor
 from .podends import innocent, is_end
 from .podstate import PodState
-from .resources import Instance, LastTermination
+from .resources import Instance, LastTermination, Pod
 from .status import NO_POD, Desired, say
 from .view import GroupView
 
@@ -56,9 +56,19 @@ def _jittered(seconds: float, seed: str) -> timedelta:
     return timedelta(seconds=min(BACKOFF_LIMIT_SECONDS, seconds) * (1 + fraction / 10))
 
 
-def fail(view: GroupView, members: list[Instance], state: PodState, result: Plan) -> None:
+def told(server: Instance, pod: Pod) -> bool:
+    """Whether the server's status says already that ``pod`` failed: it has only to go.
+
+    An API server that refuses deletions for a while must not make one failure many.
+    """
+    last = server.status.last_termination
+    return last is not None and bool(last.pod_uid) and last.pod_uid == pod.metadata.uid
+
+
+def fail(view: GroupView, members: list[Instance], state: PodState, result: Plan, pod: Pod | None = None) -> None:
     """The server's status after the pod failed with ``state``: retried at once or after a backoff.
 
+    ``pod``: the one that did, where there is one to look at.
     What is not the avatar's doing (``podends``: evicted, node gone, rejected) is
     not counted. One loss of an instance that had been ready is made good at
     once; everything else waits.
@@ -82,7 +92,13 @@ def fail(view: GroupView, members: list[Instance], state: PodState, result: Plan
         retry = ceil(view.now + wait)
         phase, tail = "Failed", f"; next try at {retry:%H:%M:%S} UTC"
         result.wake_at(retry)
-    last = LastTermination(time=floor(view.now), reason=state.reason, message=state.message, exit_code=state.exit_code)
+    last = LastTermination(
+        time=floor(view.now),
+        reason=state.reason,
+        message=state.message,
+        exit_code=state.exit_code,
+        pod_uid=pod.metadata.uid if pod is not None else "",
+    )
     fields = {
         **NO_POD,
         "restarts": failures,

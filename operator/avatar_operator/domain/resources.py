@@ -471,6 +471,7 @@ class LastTermination(Model, frozen=True):
     message: str = ""
     exit_code: int | None = None
     idle_seconds: int | None = None
+    pod_uid: str = ""
 
 
 class InstanceStatus(Model, frozen=True):

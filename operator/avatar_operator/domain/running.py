@@ -18,7 +18,7 @@ from .actions import (
 )
 from .devices import DEVICE_REQUEST, placement_of, resource_claim
 from .estimate import raise_after
-from .failure import fail
+from .failure import fail, told
 from .following import follow
 from .names import LABEL_PORT
 from .nodeloss import explain
@@ -68,13 +68,16 @@ def run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> Non
         was_ready=was_ready,
     )
     state = explain(state, view.lost.get(pod.metadata.uid, ""))
-    if view.gpu.lost:
+    if told(server, pod):
+        grace = LOST_GPU_GRACE_SECONDS if view.gpu.lost else None
+        result.actions.append(DeletePod(pod, server.status.reason, grace=grace))
+    elif view.gpu.lost:
         _leave_gpu(view, members, pod, result)
     elif state.phase is PodPhase.FAILED:
         result.actions.append(DeletePod(pod, state.reason))
         if state.reason == "GPUOutOfMemory":
             _learn_from(view, pool, pod, result)
-        fail(view, members, state, result)
+        fail(view, members, state, result, pod)
     elif state.phase is PodPhase.READY or (state.phase in _UP and serving.answers_until(view, pod) is not None):
         case = serving.Case(view, pool, members, pod, settings)
         if case.server.status.phase == "Draining":
@@ -109,7 +112,7 @@ def _leave_gpu(view: GroupView, members: list[Instance], pod: Pod, result: Plan)
     """The GPU under the pod is lost: start anew on another one. The instance has not failed."""
     message = f"{view.gpu.lost}; moving to another GPU"
     result.actions.append(DeletePod(pod, "GPULost", grace=LOST_GPU_GRACE_SECONDS))
-    fail(view, members, PodState(PodPhase.FAILED, "GPULost", message), result)
+    fail(view, members, PodState(PodPhase.FAILED, "GPULost", message), result, pod)
 
 
 def _learn_from(view: GroupView, pool: Pool, pod: Pod, result: Plan) -> None:

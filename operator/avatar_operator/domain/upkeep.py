@@ -65,5 +65,5 @@ def give_up_on_media(case: Case, found: flows.Flow, result: Plan) -> bool:
         return True
     state = ended_by(end_of(flows.STALLED))
     result.actions.append(DeletePod(case.pod, state.reason))
-    fail(case.view, case.members, state, result)
+    fail(case.view, case.members, state, result, case.pod)
     return True

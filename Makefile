@@ -58,7 +58,7 @@ lint: bootstrap ## ruff: lint and format
 	@$(PYTHON) -m ruff format --check --quiet .
 
 types: bootstrap ## mypy, strict
-	@$(PYTHON) -m mypy operator runtime devcluster demo chaos docsite
+	@$(PYTHON) -m mypy operator runtime devcluster demo chaos bench docsite
 
 unit: bootstrap ## unit tests
 	@$(PYTHON) -m pytest -q tests/unit

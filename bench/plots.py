@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import getitem
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pygal
 from pygal.style import CleanStyle
@@ -60,8 +58,15 @@ def draw(sizes: list[Json], folder: Path) -> list[str]:
             legend_at_bottom=True,
         )
         for legend, path in plot.lines:
-            chart.add(legend, [(size["instances"], reduce(getitem, path, size)) for size in sizes])
+            chart.add(legend, [(size["instances"], _figure(size, path)) for size in sizes])
         file = folder / f"{plot.name}.svg"
         file.write_bytes(chart.render())
         made.append(file.name)
     return made
+
+
+def _figure(size: Json, path: tuple[str | int, ...]) -> float:
+    found: Any = size
+    for step in path:
+        found = found[step]
+    return float(found)

@@ -20,7 +20,7 @@ import uvicorn
 from avatar_operator import __version__
 from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
-from avatar_operator.process import http
+from avatar_operator.process import heap, http
 
 from . import app, runtimes
 from .auth import AuthConfigError, Authenticator, Bearer, Open, Roles, is_loopback
@@ -228,6 +228,7 @@ class _Parts:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             return
+        heap.keep()
         server = _Server(self._config())
         self.tasks.append(asyncio.create_task(self.ends.sweep(), name="sweep"))
         self.tasks.append(asyncio.create_task(self.feed.run(), name="console"))

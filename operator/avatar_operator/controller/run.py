@@ -21,7 +21,7 @@ from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError
 from avatar_operator.kube.events import Recorder
-from avatar_operator.process import http
+from avatar_operator.process import heap, http
 
 from . import watch
 from .auditor import Auditor
@@ -157,6 +157,7 @@ async def _run_parts(options: Options, parts: _Parts) -> None:
         if not await _load(parts.resync, stop):
             return
         parts.reconciler.loading = False
+        heap.keep()
         streams = watch.run(
             watched(nodes=options.nodes),
             parts.store,

@@ -1,0 +1,16 @@
+"""What a process keeps for good is not looked through again for garbage."""
+
+from __future__ import annotations
+
+import gc
+
+
+def keep() -> None:
+    """Leave all that exists now out of the garbage collector's later looks.
+
+    To be called once, when what stays has been loaded and the work begins: modules, schemas, the objects of the
+    cluster. Each full look at them took a tenth of an operator's CPU, and held up its event loop for a fifth of a
+    second with 5,000 instances. What of it is dropped later is freed as before, when nothing refers to it any more.
+    """
+    gc.collect()
+    gc.freeze()

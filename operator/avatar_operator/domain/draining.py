@@ -10,10 +10,11 @@ from datetime import timedelta
 
 from .actions import DeleteInstance, Event, Plan, ProbeActivity, SetDraining
 from .assigned import released
+from .case import Case
 from .clock import floor
 from .idle import Clock
 from .resources import LastTermination
-from .serving import WHY_DRAINING, Case, awaited, group_timeout, outdated, say_running, too_old
+from .serving import WHY_DRAINING, awaited, group_timeout, outdated, say_running, too_old
 from .settings import resolve
 from .status import ASLEEP, NO_POD, Desired, say
 from .upkeep import protect

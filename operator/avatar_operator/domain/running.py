@@ -16,6 +16,7 @@ from .actions import (
     ReleaseClaim,
     SetOwners,
 )
+from .case import Case
 from .devices import DEVICE_REQUEST, placement_of, resource_claim
 from .estimate import raise_after
 from .failure import fail, told
@@ -79,7 +80,7 @@ def run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> Non
             _learn_from(view, pool, pod, result)
         fail(view, members, state, result, pod)
     elif state.phase is PodPhase.READY or (state.phase in _UP and serving.answers_until(view, pod) is not None):
-        case = serving.Case(view, pool, members, pod, settings)
+        case = Case(view, pool, members, pod, settings)
         if case.server.status.phase == "Draining":
             draining.drain(case, result)
         elif draining.is_replaced(case):
@@ -87,7 +88,7 @@ def run(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> Non
         else:
             serving.serve(case, result)
     else:
-        serving.wait(serving.Case(view, pool, members, pod, settings), state, result)
+        serving.wait(Case(view, pool, members, pod, settings), state, result)
     follow(view, members, result, pod)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from . import flow as flows
@@ -11,12 +11,13 @@ from . import media as ways
 from . import objects
 from .actions import Event, Json, Plan, ProbeActivity, ProbeMedia, ProbeReady, SetDraining
 from .assigned import condition, gpu_status
+from .case import Case
 from .clock import ceil, floor
 from .idle import Clock, look, patience_ends, unseen_ends
-from .names import ANNOTATION_TEMPLATE, LABEL_PORT
+from .names import ANNOTATION_TEMPLATE
 from .podstate import PodPhase, PodState, running_since, started_at
 from .resources import Instance, Pod, Pool
-from .settings import Settings, check, resolve
+from .settings import check, resolve
 from .status import Desired, say
 from .tts_choice import conditions as speech
 from .upkeep import give_up_on_media, media_of, probe_once, protect
@@ -42,43 +43,6 @@ ASK_SLOWLY_AFTER_SECONDS = 10
 ANSWER_SECONDS = 5
 # A runtime may need so long (seconds) to know which GPUs it sees; some never tell.
 ASK_FOR_GPUS_SECONDS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A group with a pod: what all decisions here go by. ``members``: the server first."""
-
-    view: GroupView
-    pool: Pool
-    members: list[Instance]
-    pod: Pod
-    settings: Settings
-
-    @property
-    def server(self) -> Instance:
-        """The instance that the pod serves first; the others share it."""
-        return self.members[0]
-
-    @property
-    def port(self) -> int:
-        """The port that the pod listens on."""
-        return int(self.pod.metadata.labels[LABEL_PORT])
-
-    @property
-    def counted(self) -> int:
-        """Connections that somebody counted, over all members."""
-        return sum(m.counted_connections for m in self.members)
-
-    @property
-    def beat(self) -> int:
-        """Seconds between looks at a runtime that only it knows to be in use."""
-        period = self.pool.spec.health.period_seconds
-        half = self.settings.idle_timeout // 2 if self.settings.idle_timeout else period
-        return max(1, min(period, half))
-
-    def say(self, desired: Desired, result: Plan, event: Event | None = None, *, exact: bool = False) -> None:
-        """Plan the server's status."""
-        say(self.view.now, self.server, desired, result, event, exact=exact)
 
 
 def wait(case: Case, state: PodState, result: Plan) -> None:

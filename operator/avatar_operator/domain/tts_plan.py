@@ -26,6 +26,7 @@ from .tts_view import (
     EngineView,
     PatchDeployment,
     PatchTtsService,
+    Speaker,
     TtsPlan,
 )
 
@@ -50,16 +51,6 @@ class Servers:
     live: tuple[Pod, ...] = ()
     ready: tuple[Pod, ...] = ()
     state: PodState | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Speaker:
-    """What status says of who speaks. ``stands_in``: the engine that does in its place."""
-
-    phase: str
-    reason: str
-    message: str = ""
-    stands_in: str = ""
 
 
 def plan(view: EngineView) -> TtsPlan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,10 +14,7 @@ from .status import full, merge_conditions
 from .tts import TtsEngine, TtsStatus
 from .tts_choice import service_url
 from .tts_gpu import Gate
-from .tts_view import EngineView, SayEngine, TtsPlan
-
-if TYPE_CHECKING:
-    from .tts_plan import Speaker
+from .tts_view import EngineView, SayEngine, Speaker, TtsPlan
 
 # Counts that move while nothing else does are written this often at most (seconds).
 COUNTS_SECONDS = 2

@@ -75,6 +75,16 @@ class EngineView:
 
 
 @dataclass(frozen=True, slots=True)
+class Speaker:
+    """What status says of who speaks. ``stands_in``: the engine that does in its place."""
+
+    phase: str
+    reason: str
+    message: str = ""
+    stands_in: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateTtsService:
     """POST the engine's Service, with the GPU that it reserves."""
 

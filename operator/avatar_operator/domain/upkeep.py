@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from . import eviction
 from . import flow as flows
 from .actions import DeletePod, MarkInUse, Plan, ProbeActivity
+from .case import Case
 from .failure import fail
 from .podends import end_of
 from .podstate import ended_by
-
-if TYPE_CHECKING:
-    from .serving import Case
 
 
 def probe_once(case: Case, result: Plan) -> None:

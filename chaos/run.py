@@ -40,7 +40,7 @@ NODE_BACK_SECONDS = 6.0
 # everything back afterwards.
 READY_SECONDS = 120.0
 SETTLE_SECONDS = 20.0
-# Kubernetes' own components take their time to find an API server again that was killed: it is theirs that pods wait.
+# The backoffs of Kubernetes' own components go on for a while when they have found an API server that was killed again.
 CLUSTER_SETTLE_SECONDS = 60.0
 END_SECONDS = 20.0
 # After this a step is given up: the machine is too busy, or something hangs.

@@ -9,12 +9,14 @@ from .api import Api, Json, until
 RESOURCES = {"cpu": "1000", "memory": "4000Gi", "pods": "11000", "ephemeral-storage": "4000Gi"}
 
 
-async def make_node(api: Api, name: str, labels: dict[str, str], *, mute: bool = False, **resources: str) -> None:
+async def make_node(
+    api: Api, name: str, labels: dict[str, str], *, mute: bool = False, patience: float = 20, **resources: str
+) -> None:
     """A Ready node; pods come there that tolerate the taint ``kwok.x-k8s.io/node``.
 
     ``mute``: nobody plays its kubelet. What is on it moves only by the test's own patches (``say_ready``,
     World.patch_pod), and a pod that is deleted there stays Terminating. Kubernetes calls such a node unreachable after
-    40 to 50 s.
+    40 to 50 s. ``patience``: seconds until it must be Ready.
     """
     given = {**RESOURCES, **resources}
     node: Json = {
@@ -30,7 +32,7 @@ async def make_node(api: Api, name: str, labels: dict[str, str], *, mute: bool =
         del node["metadata"]["annotations"]
         node["status"]["conditions"] = [_condition("True")]
     await api.create("nodes", "", node)
-    await until(f"node {name} being Ready", lambda: api.get("nodes", "", name), _ready)
+    await until(f"node {name} being Ready", lambda: api.get("nodes", "", name), _ready, patience)
 
 
 async def say_ready(api: Api, name: str, status: str) -> None:

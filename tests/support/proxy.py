@@ -271,14 +271,19 @@ class Proxy:
             return web.Response(body=content, headers=kept)
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
         url = self._found.server.rstrip("/") + request.path_qs
-        async with self._session.request(
-            request.method, url, data=body or None, headers=headers, timeout=aiohttp.ClientTimeout(total=None)
-        ) as upstream:
-            call.code = upstream.status
-            kept = {k: v for k, v in upstream.headers.items() if k.lower() not in _HOP}
-            if call.verb == "watch" and upstream.status == 200:
-                return await self._stream(request, call, upstream, kept)
-            content = await upstream.read()
+        try:
+            async with self._session.request(
+                request.method, url, data=body or None, headers=headers, timeout=aiohttp.ClientTimeout(total=None)
+            ) as upstream:
+                call.code = upstream.status
+                kept = {k: v for k, v in upstream.headers.items() if k.lower() not in _HOP}
+                if call.verb == "watch" and upstream.status == 200:
+                    return await self._stream(request, call, upstream, kept)
+                content = await upstream.read()
+        except aiohttp.ClientError:
+            # The API server itself is away: nobody answers, an error of the proxy's own least of all.
+            _break_off(request)
+            return web.Response(status=502)
         if call.verb == "list" and call.code == 200:
             self._lists[listed] = (content, kept)
         if self._late[0](call):

@@ -430,11 +430,11 @@ async def measure(own: OwnCluster, count: int) -> Json:
 
 async def campaign(sizes: list[int]) -> Json:
     """The figures of all sizes, each on a cluster made for it: what was before would weigh on etcd."""
-    results = []
+    result: Json = {"bench": "fleet", **where(), "sizes": []}
     for size in sizes:
         with OwnCluster("fleet", nodes=max(2, size // 500)).up() as own:
-            results.append(await measure(own, size))
-    return {"bench": "fleet", **where(), "sizes": results}
+            result["sizes"].append(await measure(own, size))
+    return result
 
 
 def main() -> None:

@@ -219,6 +219,7 @@ def grown(samples: list[Json]) -> list[str]:
 
 async def soak(own: OwnCluster, given: argparse.Namespace, folder: Path) -> Json:
     """The run; its report."""
+    here = where()
     namespace = f"soak-{secrets.token_hex(3)}"
     async with Api(own.kubeconfig) as api, Proxy(own.kubeconfig) as proxy:
         await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
@@ -249,7 +250,7 @@ async def soak(own: OwnCluster, given: argparse.Namespace, folder: Path) -> Json
                 last = await run.sample()
             return {
                 "bench": "soak",
-                **where(),
+                **here,
                 "minutes": given.minutes,
                 "done": dict(run.done),
                 "refused": dict(run.refused),

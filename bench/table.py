@@ -182,7 +182,7 @@ def _soak(soaked: Json) -> Row:
     rest = soaked["at_rest"]
     grown = "; ".join(soaked["grown"]) or "nothing grew"
     return Row(
-        f"{soaked['minutes']:.0f} minutes of users and faults",
+        f"{soaked['minutes']:.0f} minutes of users and faults (at {soaked['commit']})",
         "flat; nobody culled, no claim left",
         f"{grown}; {rest['culled_active']:.0f} culled, {rest['claims']} claims left; {rest['operator_mib']} MiB, "
         f"{rest['operator_fds']:.0f} files at rest",

@@ -97,6 +97,15 @@ def writes(counted: Counter[Kind]) -> Counter[str]:
     return +result
 
 
+def reads(counted: Counter[Kind]) -> Counter[str]:
+    """Of these, those that changed nothing, by verb and resource."""
+    result: Counter[str] = Counter()
+    for kind, count in counted.items():
+        if kind.verb in READS:
+            result[f"{kind.verb} {kind.resource}"] += count
+    return +result
+
+
 def own_writes(page: str) -> float:
     """How often an operator has changed something so far, from its own /metrics; events and leases apart."""
     name = "avatar_operator_api_request_seconds"

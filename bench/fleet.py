@@ -42,7 +42,19 @@ import uvloop
 
 from avatar_operator.domain.resources import Avatar, Pool
 from bench.cold_start import by_hand
-from bench.figures import Json, Kind, asked, conflicts, cpu_seconds, memory_mib, own_writes, spread, where, writes
+from bench.figures import (
+    Json,
+    Kind,
+    asked,
+    conflicts,
+    cpu_seconds,
+    memory_mib,
+    own_writes,
+    reads,
+    spread,
+    where,
+    writes,
+)
 from tests.support.api import Api, Refused, until
 from tests.support.cluster import OwnCluster
 from tests.support.operator import Operator, total
@@ -57,6 +69,8 @@ PATCH_ROUNDS = 3
 REACTIONS = 200
 REACTIONS_PER_SECOND = 20.0
 REST_SECONDS = 30.0
+# The share of a core below which an operator has nothing left to do.
+AT_REST = 0.1
 # Their deadlines are spread over so many seconds; the first comes so long after the last patch.
 IDLE_SECONDS = 60
 LIMIT_SECONDS = 1800.0
@@ -196,6 +210,8 @@ class Fleet:
             "writes_per_instance": round(written.total() / count, 2),
             "operator_writes_per_instance": round(own / count, 2),
             "writes_by_kind": {kind: round(n / count, 2) for kind, n in written.most_common(12)},
+            "events_per_instance": round(cost[Kind("POST", "events", "201")] / count, 2),
+            "reads_by_kind": {kind: round(n / count, 2) for kind, n in reads(cost).most_common(6)},
             "conflicts_per_instance": round(refused.total() / count, 3),
             "conflicts_by_kind": {kind: round(n / count, 3) for kind, n in refused.most_common()},
         }
@@ -230,6 +246,7 @@ class Fleet:
             rate, each_without = await self.patch_rate(1)
             without.append(rate)
             await self.operator.start(120)
+            await self.at_rest()
         await at_once(self.world.connections(name, 0) for name in self.names)
         await self.settled()
         first_and_last, _ = await self.patch_rate(0)
@@ -266,6 +283,16 @@ class Fleet:
         took, used, count = time.monotonic() - began, self.used() - used, next(turns)
         await at_once(self.world.connections(name, least) for name in more)
         return count / took, per_item(used, count)
+
+    async def at_rest(self) -> None:
+        """Wait until an operator that was just started has looked at everything: that is no part of what a patch costs."""
+
+        async def busy() -> float:
+            used = cpu_seconds(self.pid)
+            await asyncio.sleep(1)
+            return cpu_seconds(self.pid) - used
+
+        await until("the operator being at rest", busy, lambda share: share < AT_REST, 300)
 
     async def all_in_use(self) -> None:
         """Somebody connects to each; wait until no idle clock runs."""

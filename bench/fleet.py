@@ -285,7 +285,7 @@ class Fleet:
         return count / took, per_item(used, count)
 
     async def at_rest(self) -> None:
-        """Wait until an operator that was just started has looked at everything: that is no part of what a patch costs."""
+        """Wait until an operator that was just started has looked at everything, which no patch costs."""
 
         async def busy() -> float:
             used = cpu_seconds(self.pid)

@@ -40,6 +40,7 @@ import aiohttp
 import msgspec
 import uvloop
 
+from avatar_operator.domain.eviction import UNUSED_SECONDS
 from avatar_operator.domain.resources import Avatar, Pool
 from bench.cold_start import by_hand
 from bench.figures import (
@@ -285,7 +286,7 @@ class Fleet:
         return count / took, per_item(used, count)
 
     async def at_rest(self) -> None:
-        """Wait until an operator that was just started has looked at everything, which no patch costs."""
+        """Wait until the operator has nothing left to do: what came before is no part of what is measured next."""
 
         async def busy() -> float:
             used = cpu_seconds(self.pid)
@@ -301,6 +302,8 @@ class Fleet:
         await self.seen.until(
             "every idle clock standing", lambda: not any("idleDeadline" in s for s in statuses.values()), 300
         )
+        # Their pods are marked as in use.
+        await self.at_rest()
 
     async def settled(self) -> None:
         """Wait until what was patched has been looked at: nobody is connected, and each one's clock runs."""
@@ -331,8 +334,9 @@ class Fleet:
     # ---- rest, restart, idle -----------------------------------------------------------
 
     async def rest(self) -> Json:
-        """Memory, and the share of a core while nothing happens."""
-        await asyncio.sleep(10)
+        """Memory, and the share of a core while nothing happens: once all pods are marked as unused."""
+        await asyncio.sleep(UNUSED_SECONDS + 10)
+        await self.at_rest()
         used, began = cpu_seconds(self.pid), time.monotonic()
         await asyncio.sleep(REST_SECONDS)
         share = (cpu_seconds(self.pid) - used) / (time.monotonic() - began)

@@ -1,6 +1,6 @@
 """Many instances on idle nodes: rates against a plain client, and what the operator costs while they run.
 
-    python -m bench.fleet [--sizes 100,1000,5000] [--out FILE]
+    python -m bench.fleet [--sizes 100,1000,5000] [--without idle] [--out FILE]
 
 On a cluster of its own (`fleet`: control plane and kwok nodes). For each size, with an operator started for it:
 
@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -426,8 +426,8 @@ async def running(work: Awaitable[object]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def measure(own: OwnCluster, count: int) -> Json:
-    """The figures of one size."""
+async def measure(own: OwnCluster, count: int, without: Sequence[str] = ()) -> Json:
+    """The figures of one size; steps in ``without`` are left out."""
     namespace = f"fleet-{secrets.token_hex(3)}"
     with tempfile.TemporaryDirectory() as folder:
         operator = Operator(own.kubeconfig, Path(folder) / "operator.log", (namespace,), ("--log-level=warning",))
@@ -446,6 +446,8 @@ async def measure(own: OwnCluster, count: int) -> Json:
                         ("restart", fleet.restart),
                         ("idle", fleet.idle),
                     ):
+                        if name in without:
+                            continue
                         began = time.monotonic()
                         result[name] = await step()
                         took = time.monotonic() - began
@@ -459,12 +461,12 @@ async def measure(own: OwnCluster, count: int) -> Json:
                     await api.delete("namespaces", "", namespace)
 
 
-async def campaign(sizes: list[int]) -> Json:
+async def campaign(sizes: list[int], without: Sequence[str] = ()) -> Json:
     """The figures of all sizes, each on a cluster made for it: what was before would weigh on etcd."""
     result: Json = {"bench": "fleet", **where(), "sizes": []}
     for size in sizes:
         with OwnCluster("fleet", nodes=max(2, size // 500)).up() as own:
-            result["sizes"].append(await measure(own, size))
+            result["sizes"].append(await measure(own, size, without))
     return result
 
 
@@ -472,9 +474,11 @@ def main() -> None:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="100,1000", help="instances, with commas (%(default)s)")
+    parser.add_argument("--without", nargs="*", choices=("idle",), default=(), help="steps to leave out")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    text = json.dumps(uvloop.run(campaign([int(size) for size in options.sizes.split(",")])), indent=2)
+    sizes = [int(size) for size in options.sizes.split(",")]
+    text = json.dumps(uvloop.run(campaign(sizes, options.without)), indent=2)
     if options.out:
         options.out.write_text(text + "\n")
     print(text)

@@ -170,12 +170,14 @@ def _of_size(size: Json) -> Iterator[Row]:
         f"{size['restart']['all_looked_through_seconds']} s",
         by,
     )
-    yield Row(
-        f"idle collection of {many} after each one's deadline",
-        "within 2 s",
-        f"p99 {size['idle']['late_ms']['p99'] / 1000:.2f} s, largest {size['idle']['late_ms']['max'] / 1000:.2f} s",
-        by,
-    )
+    if idle := size.get("idle"):
+        late = idle["late_ms"]
+        yield Row(
+            f"idle collection of {many} after each one's deadline",
+            "within 2 s",
+            f"p99 {late['p99'] / 1000:.2f} s, largest {late['max'] / 1000:.2f} s",
+            by,
+        )
 
 
 def _soak(soaked: Json) -> Row:

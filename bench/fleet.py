@@ -91,14 +91,16 @@ class Following:
     async def follow(self, api: Api, namespace: str) -> None:
         """Until cancelled: the API server ends the stream of one who is too busy to read it, or tells it so."""
         while True:
-            with contextlib.suppress(aiohttp.ClientError):
+            # On a machine that is as busy as this one is made, an answer may take too long as well.
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async for event in api.watch("avatarinstances", namespace):
                     if event["type"] == "ERROR":
                         break
                     await self._hear(event["object"], gone=event["type"] == "DELETED")
-            there = {item["metadata"]["name"] for item in await api.list("avatarinstances", namespace)}
-            for name in self.statuses.keys() - there - self.gone.keys():
-                await self._hear({"metadata": {"name": name}}, gone=True)
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                there = {item["metadata"]["name"] for item in await api.list("avatarinstances", namespace)}
+                for name in self.statuses.keys() - there - self.gone.keys():
+                    await self._hear({"metadata": {"name": name}}, gone=True)
 
     async def _hear(self, item: Json, *, gone: bool) -> None:
         name = item["metadata"]["name"]

@@ -39,7 +39,7 @@ def where() -> Json:
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "commit": done.stdout.strip(),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release().partition('-')[0]}",
         "load": round(os.getloadavg()[0], 1),
     }
 

@@ -58,7 +58,7 @@ def draw(sizes: list[Json], folder: Path) -> list[str]:
             legend_at_bottom=True,
         )
         for legend, path in plot.lines:
-            chart.add(legend, [(size["instances"], _figure(size, path)) for size in sizes])
+            chart.add(legend, [(size["instances"], _figure(size, path)) for size in sizes if path[0] in size])
         file = folder / f"{plot.name}.svg"
         file.write_bytes(chart.render())
         made.append(file.name)

@@ -88,8 +88,9 @@ def added(files: list[Path]) -> Json:
     for file in files:
         report = json.loads(file.read_text())
         name = "cold_start_kubelet" if report.get("node") == "kubelet" else str(report["bench"])
-        if name == "fleet" and name in found:
-            report["sizes"] += found[name]["sizes"]
+        if name == "fleet":
+            sizes = [{"commit": report["commit"], **size} for size in report["sizes"]]
+            report["sizes"] = sizes + found.get(name, {"sizes": []})["sizes"]
         found[name] = report
     if "fleet" in found:
         found["fleet"]["sizes"].sort(key=lambda size: size["instances"])
@@ -103,7 +104,7 @@ def worse(now: Json, kept: Json) -> list[str]:
     """The ratios of ``now`` that are clearly worse than those of ``kept``; those that only one has are left out."""
     found = []
     for ratio in RATIOS:
-        this, that = value(now, ratio.path), value(kept, ratio.path)
+        this, that = value(now, ratio.place), value(kept, ratio.place)
         if this is None or that is None:
             continue
         if this > that * WORSE if ratio.low_is_good else this * WORSE < that:

@@ -127,6 +127,7 @@ async def measure(given: argparse.Namespace) -> Json:
 
 async def _measure(given: argparse.Namespace, bench: Bench) -> Json:
     runtime = {"image": given.image, **(FAKE if given.fake else {})}
+    here = where()
     # A fake pod answers nobody, so its activity is not asked for.
     source = "Connections" if given.fake else "Runtime"
     spec = {
@@ -153,7 +154,7 @@ async def _measure(given: argparse.Namespace, bench: Bench) -> Json:
     return {
         "bench": "cold_start",
         "node": "kwok" if given.fake else "kubelet",
-        **where(),
+        **here,
         "runs": given.runs,
         "pair_ms": spread(pairs),
         "instance_ms": spread(instances),

@@ -8,7 +8,7 @@ import re
 import statistics
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from avatar_operator.kube import credentials
 
 Json = dict[str, Any]
+# Where a figure is in a report: names of fields, and places in lists.
+Place = tuple[str | int, ...]
 
 READS = ("GET", "LIST", "WATCH")
 # Kept apart from what an instance costs: leases beat whatever happens, events are told once and forgotten.
@@ -90,18 +92,23 @@ def requests(page: str) -> Counter[Kind]:
 
 def writes(counted: Counter[Kind]) -> Counter[str]:
     """Of these, those that changed something, by verb and resource."""
-    result: Counter[str] = Counter()
-    for kind, count in counted.items():
-        if kind.verb not in READS and kind.resource not in APART and kind.code.startswith("2"):
-            result[f"{kind.verb} {kind.resource}"] += count
-    return +result
+    return _those(counted, lambda k: k.verb not in READS and k.resource not in APART and k.code.startswith("2"))
 
 
 def reads(counted: Counter[Kind]) -> Counter[str]:
     """Of these, those that changed nothing, by verb and resource."""
+    return _those(counted, lambda k: k.verb in READS)
+
+
+def conflicts(counted: Counter[Kind]) -> Counter[str]:
+    """Of these, those refused with 409, by verb and resource."""
+    return _those(counted, lambda k: k.code == "409")
+
+
+def _those(counted: Counter[Kind], wanted: Callable[[Kind], bool]) -> Counter[str]:
     result: Counter[str] = Counter()
     for kind, count in counted.items():
-        if kind.verb in READS:
+        if wanted(kind):
             result[f"{kind.verb} {kind.resource}"] += count
     return +result
 
@@ -120,10 +127,12 @@ def own_writes(page: str) -> float:
     )
 
 
-def conflicts(counted: Counter[Kind]) -> Counter[str]:
-    """Of these, those refused with 409, by verb and resource."""
-    result: Counter[str] = Counter()
-    for kind, count in counted.items():
-        if kind.code == "409":
-            result[f"{kind.verb} {kind.resource}"] += count
-    return +result
+def figure(report: object, place: Place) -> float | None:
+    """A number in a report, by names of fields and places in lists; None where it was not measured."""
+    found: Any = report
+    for step in place:
+        try:
+            found = found[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return float(found) if isinstance(found, (int, float)) else None

@@ -75,6 +75,7 @@ AT_REST = 0.1
 # Their deadlines are spread over so many seconds; the first comes so long after the last patch.
 IDLE_SECONDS = 60
 LIMIT_SECONDS = 1800.0
+FOLLOW_AGAIN_SECONDS = 0.1
 # All need the instances that `create` makes.
 STEPS = ("rest", "patches", "restart", "idle")
 NEVER = 36000
@@ -101,6 +102,7 @@ class Following:
                 there = {item["metadata"]["name"] for item in await api.list("avatarinstances", namespace)}
                 for name in self.statuses.keys() - there - self.gone.keys():
                     await self._hear({"metadata": {"name": name}}, gone=True)
+            await asyncio.sleep(FOLLOW_AGAIN_SECONDS)
 
     async def _hear(self, item: Json, *, gone: bool) -> None:
         name = item["metadata"]["name"]

@@ -151,7 +151,7 @@ async def measure(given: argparse.Namespace) -> Json:
 
 
 async def _measure(given: argparse.Namespace, bench: Bench, servers: list[RestServer], kubeconfig: Path) -> Json:
-    many = bench.names[:-1]
+    here, many = where(), bench.names[:-1]
 
     async def join(n: int) -> None:
         await bench.join(many[n % len(many)])
@@ -200,7 +200,7 @@ async def _measure(given: argparse.Namespace, bench: Bench, servers: list[RestSe
     rest, plain = statistics.median(rates["rest"]), statistics.median(rates["plain"])
     return {
         "bench": "joins",
-        **where(),
+        **here,
         "replicas": len(servers),
         "instances": given.instances,
         "paced_joins_per_second": given.rate,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pygal
 from pygal.style import CleanStyle
 
-from bench.figures import Json
+from bench.figures import Json, Place, figure
 
 
 class Plot(NamedTuple):
-    """A picture: its file's name, its title, and what is drawn as (legend, path of the figure in a size's results)."""
+    """A picture: its file's name, its title, and what is drawn as (legend, where the figure is in a size's results)."""
 
     name: str
     title: str
-    lines: tuple[tuple[str, tuple[str | int, ...]], ...]
+    lines: tuple[tuple[str, Place], ...]
 
 
 PLOTS = (
@@ -57,16 +57,9 @@ def draw(sizes: list[Json], folder: Path) -> list[str]:
             include_x_axis=True,
             legend_at_bottom=True,
         )
-        for legend, path in plot.lines:
-            chart.add(legend, [(size["instances"], _figure(size, path)) for size in sizes if path[0] in size])
+        for legend, place in plot.lines:
+            chart.add(legend, [(size["instances"], y) for size in sizes if (y := figure(size, place)) is not None])
         file = folder / f"{plot.name}.svg"
         file.write_bytes(chart.render())
         made.append(file.name)
     return made
-
-
-def _figure(size: Json, path: tuple[str | int, ...]) -> float:
-    found: Any = size
-    for step in path:
-        found = found[step]
-    return float(found)

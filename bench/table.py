@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bench.figures import Json
-
-# Where a figure is in the results: names of fields, or for a list the last entry of that size or less.
-Path = tuple[str, ...]
+from bench.figures import Json, Place, figure
 
 
 @dataclass(frozen=True)
@@ -17,7 +14,7 @@ class Ratio:
     """A figure that hardly depends on the machine, because both sides were measured in the same run."""
 
     what: str
-    path: Path
+    place: Place
     low_is_good: bool = False
 
 
@@ -31,17 +28,12 @@ RATIOS = (
 )
 
 
-def value(results: Json, path: Path) -> float | None:
+def value(results: Json, place: Place) -> float | None:
     """A figure; those of `fleet` are of its largest size up to 1,000. None where it was not measured."""
-    found: object = results
-    for name in path:
-        if not isinstance(found, dict) or name not in found:
-            return None
-        found = found[name]
-        if name == "fleet" and isinstance(found, dict):
-            sizes = [one for one in found["sizes"] if one["instances"] <= 1000]
-            found = sizes[-1] if sizes else None
-    return float(found) if isinstance(found, (int, float)) else None
+    if place[0] != "fleet":
+        return figure(results, place)
+    sizes = [size for size in results.get("fleet", {}).get("sizes", ()) if size["instances"] <= 1000]
+    return figure(sizes[-1], place[1:]) if sizes else None
 
 
 def markdown(results: Json, pictures: Sequence[str] = ()) -> str:
@@ -49,13 +41,12 @@ def markdown(results: Json, pictures: Sequence[str] = ()) -> str:
     lines = [
         "# Figures",
         "",
-        f"Measured at {results['commit']}, {results['machine']}, everything on one machine: API server, etcd,",
-        f"operator, and the clients that load it; load before the run {results['load']}."
+        f"{results['machine']}, everything on one machine: API server, etcd, operator, and the clients that load it."
         + (" Small sizes (`make bench-quick`)." if results["quick"] else " `make bench` measures them again."),
         "",
-        "| what | asked for | measured | by |",
-        "|---|---|---|---|",
-        *(f"| {row.what} | {row.asked} | {row.measured} | `python -m bench.{row.by}` |" for row in rows(results)),
+        "| what | asked for | measured | by | at commit |",
+        "|---|---|---|---|---|",
+        *(f"| {r.what} | {r.asked} | {r.measured} | `python -m bench.{r.by}` | {r.at} |" for r in rows(results)),
         "",
         "## Growth",
         "",
@@ -66,24 +57,30 @@ def markdown(results: Json, pictures: Sequence[str] = ()) -> str:
 
 
 class Row(NamedTuple):
-    """A figure: what it is of, what was asked for, what was measured, by which bench."""
+    """A figure: what it is of, what was asked for, what was measured, by which bench, of which commit."""
 
     what: str
     asked: str
     measured: str
     by: str
+    at: str = ""
 
 
 def rows(results: Json) -> Iterator[Row]:
     """All that were measured."""
     yield from _cold_starts(results)
-    yield from _joins(results["joins"])
+    yield from _at(results["joins"], _joins(results["joins"]))
     for size in results["fleet"]["sizes"]:
-        yield from _of_size(size)
+        yield from _at({**results["fleet"], **size}, _of_size(size))
     if soaked := results.get("soak"):
-        yield _soak(soaked)
+        yield from _at(soaked, [_soak(soaked)])
     if shards := results.get("shards"):
-        yield _shards(shards)
+        yield from _at(shards, [_shards(shards)])
+
+
+def _at(report: Json, found: Iterable[Row]) -> Iterator[Row]:
+    """The rows of a report, with its commit."""
+    return (row._replace(at=report["commit"]) for row in found)
 
 
 def _cold_starts(results: Json) -> Iterator[Row]:
@@ -97,7 +94,8 @@ def _cold_starts(results: Json) -> Iterator[Row]:
                 f"added {cold['added_p50_ms']} ms"
             )
             what = f"cold start against Service and Pod made by hand, {node}"
-            yield Row(what, asked, measured, "cold_start" if node == "real kubelet" else "cold_start --fake")
+            by = "cold_start" if node == "real kubelet" else "cold_start --fake"
+            yield from _at(cold, [Row(what, asked, measured, by)])
 
 
 def _joins(joined: Json) -> Iterator[Row]:
@@ -191,7 +189,7 @@ def _soak(soaked: Json) -> Row:
     rest = soaked["at_rest"]
     grown = "; ".join(soaked["grown"]) or "nothing grew"
     return Row(
-        f"{soaked['minutes']:.0f} minutes of users and faults (at {soaked['commit']})",
+        f"{soaked['minutes']:.0f} minutes of users and faults",
         "flat; nobody culled, no claim left",
         f"{grown}; {rest['culled_active']:.0f} culled, {rest['claims']} claims left; {rest['operator_mib']} MiB, "
         f"{rest['operator_fds']:.0f} files at rest",

@@ -72,6 +72,24 @@ async def test_a_burst_of_server_errors_is_outlived(
     assert await world.left() == [f"{kind}/avatar-{port}" for kind in ("pod", "svc") for port in (8615, 8616)]
 
 
+async def test_those_who_wait_do_not_wake_each_other_while_nothing_can_be_claimed(
+    world: World, proxy: Proxy, operator: Operator
+) -> None:
+    """Each that fails gives its port back, which is room for the others: all of them at once, without end."""
+    names = [f"one-{number}" for number in range(40)]
+    await world.pool(ports={"base": 9000, "count": len(names)}, queue={"timeoutSeconds": 0})
+    await world.avatar(*names)
+    rule = proxy.refuse(matching("create", "services"), 500, times=-1)
+    for name in names:
+        await world.instance(name, name)
+    await asyncio.sleep(8)
+    # By the backoff eight tries take more than six seconds, jitter and the queue's low turns on top.
+    assert len(names) <= rule.hits <= len(names) * 15
+    rule.times = 0
+    for name in names:
+        await world.phase(name, "Running", timeout=90)
+
+
 async def test_one_failure_counts_once_while_deletions_are_refused(
     world: World, proxy: Proxy, operator: Operator
 ) -> None:

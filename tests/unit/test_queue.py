@@ -196,6 +196,17 @@ async def test_a_retry_comes() -> None:
     assert await take(queue) == "a"
 
 
+async def test_one_is_failing_until_it_went_well() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    assert not queue.failing("a")
+    queue.retry("a")
+    assert queue.failing("a")
+    assert await take(queue) == "a"
+    assert queue.failing("a"), "nobody knows yet how it goes"
+    queue.forget("a")
+    assert not queue.failing("a")
+
+
 async def test_busy_is_what_is_worked_on_as_well_as_what_waits() -> None:
     queue: WorkQueue[str] = WorkQueue()
     for number in range(module.QUIET):

@@ -103,6 +103,10 @@ class WorkQueue(Generic[K]):
         """``key`` went well: its next failure starts a new backoff."""
         self._failures.pop(key, None)
 
+    def failing(self, key: K) -> bool:
+        """Whether ``key`` failed last time, and will be tried again by itself."""
+        return key in self._failures
+
     async def get(self) -> tuple[K, float]:
         """The next key and the seconds that it waited. Call done() after."""
         while True:

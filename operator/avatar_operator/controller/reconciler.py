@@ -74,6 +74,15 @@ class Reconciler:
         else:
             self._queue.add(key, low=self.loading or not self._leadership.held)
 
+    def woken(self, key: Key) -> None:
+        """The store says that there may be room for ``key``.
+
+        One that failed comes by its backoff: where nothing can be claimed, each that fails gives its room back, and
+        would bring all the others at once.
+        """
+        if not self._queue.failing(key):
+            self.changed(key)
+
     def longest_busy(self) -> float:
         """Seconds that the slowest reconcile in progress has taken: health looks at it."""
         return time.monotonic() - min(self._busy_since.values(), default=time.monotonic())
@@ -176,7 +185,8 @@ class Reconciler:
         pool = self._store.pool(key)
         waiting = self._store.waiting(key)
         for group in waiting:
-            self._queue.add(group, low=True)
+            if not self._queue.failing(group):
+                self._queue.add(group, low=True)
         if pool is None:
             self._budgets.forget(key)
             return

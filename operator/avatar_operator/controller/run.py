@@ -104,7 +104,11 @@ async def run(options: Options) -> None:
             if options.shard.has(key.namespace):
                 reconciler.changed(key)
 
-        store = Store(changed, lambda: datetime.now(UTC), GpuIndex(blind=not options.nodes))
+        def woken(key: Key) -> None:
+            if options.shard.has(key.namespace):
+                reconciler.woken(key)
+
+        store = Store(changed, lambda: datetime.now(UTC), GpuIndex(blind=not options.nodes), woken)
         metrics.registry.register(StoreCollector(store))
         recorder = Recorder(client, metrics.events_dropped.inc, socket.gethostname(), busy=lambda: queue.busy)
 

@@ -99,12 +99,20 @@ class _Holders:
 
 
 class Store:
-    """``changed`` is called with each key whose plan may differ after a change."""
+    """``changed`` is called with each key whose plan may differ after a change.
+
+    ``woken`` instead, where it is given, with those for which nothing has changed but that others have made room.
+    """
 
     def __init__(
-        self, changed: Callable[[Key], None], clock: Callable[[], datetime], gpus: GpuIndex | None = None
+        self,
+        changed: Callable[[Key], None],
+        clock: Callable[[], datetime],
+        gpus: GpuIndex | None = None,
+        woken: Callable[[Key], None] | None = None,
     ) -> None:
         self._changed = changed
+        self._woken = woken or changed
         self._clock = clock
         self.gpus = gpus or GpuIndex()
         self.tts = TtsIndex(changed, self.gpus)
@@ -441,10 +449,10 @@ class Store:
             # are on their way whenever one of them has got its own would be most of the work.
             line = self._waiting[pool]
             for turn in (*line[: min(free, WAKE)], *line[max(WAKE, free - WAKE) : free]):
-                self._changed(turn[2])
+                self._woken(turn[2])
             return
         for turn in self._waiting[pool]:
-            self._changed(turn[2])
+            self._woken(turn[2])
             if not self._hopeless(found, turn[2]):
                 # The next one is asked when this one has taken its part.
                 break
@@ -458,7 +466,7 @@ class Store:
         for pool in [key for key, line in self._waiting.items() if line]:
             self._wake_next(pool)
         for engine in self.tts.waiting():
-            self._changed(engine)
+            self._woken(engine)
 
     def _dequeue(self, group: Group) -> None:
         if group.turn is not None:

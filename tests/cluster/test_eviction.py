@@ -52,7 +52,7 @@ async def _budget(world: World) -> Json:
     found = await until(
         "the budget",
         lambda: world.api.get(BUDGETS, world.namespace, "avatars-in-use-default"),
-        lambda b: b is not None and b.get("status", {}).get("expectedPods"),
+        lambda b: b is not None and b.get("status", {}).get("observedGeneration"),
     )
     assert found is not None
     return found
@@ -74,8 +74,10 @@ async def test_a_drain_takes_idle_pods_and_leaves_those_in_use(world: World, ope
     await world.instance("one")
     await world.phase("one", "Running")
     await _budget(world)
-    assert await _evict(world, "avatar-8615") == 429, "it was born protected"
+    assert (await _marks(world))["avatar-8615"] == ("new", "false"), "autoscalers leave it; people may take it"
     await world.connections("one", 1)
+    await _marked(world, "avatar-8615", True, timeout=3)
+    assert await _evict(world, "avatar-8615") == 429
     await world.connections("one", 0)
     [before] = await world.pods()
     await _marked(world, "avatar-8615", False)
@@ -117,6 +119,8 @@ async def test_a_session_that_only_the_runtime_knows_protects_too(world: World, 
         await world.instance("one")
         await world.phase("one", "Running")
         await _budget(world)
+
+        await _marked(world, "avatar-8615", True, timeout=3)
 
         async def protected() -> bool:
             return (await _marks(world))["avatar-8615"] == ("true", "false")

@@ -12,6 +12,7 @@ from avatar_operator.controller.keys import Key
 from avatar_operator.controller.store import Store
 from avatar_operator.domain import media, names, objects
 from avatar_operator.domain.actions import Action, PatchStatus, Plan
+from avatar_operator.domain.eviction import marks
 from avatar_operator.domain.placement import Placement
 from avatar_operator.domain.ports import Admission
 from avatar_operator.domain.resources import (
@@ -174,14 +175,20 @@ def pod(
     port: int = PORT,
     state: str = "ready",
     age: float = 60,
+    new: bool = False,
     metadata: dict[str, Any] | None = None,
     **status: Any,
 ) -> Pod:
-    """The pod as the operator would make it for ``members``; ``state``: pending, starting, ready or unready."""
+    """The pod as the operator would make it for ``members``; ``state``: pending, starting, ready or unready.
+
+    ``new``: as it is made; else marked as one that somebody has come to.
+    """
     server, in_pool = members[0], in_pool or pool()
     settings = resolve(server, in_pool, of or avatar(server.spec.avatar_name))
     body = objects.pod(in_pool, members, settings, group_of(server), port)
     made = body["metadata"]
+    if not new:
+        made["labels"] |= marks(in_use=True)[0]
     containers: tuple[ContainerStatus, ...] = ()
     if state != "pending":
         restarts = 1 if state == "unready" else 0

@@ -9,7 +9,17 @@ import pytest
 
 from avatar_operator.domain import objects
 from avatar_operator.domain.actions import MarkInUse, ProbeActivity
-from avatar_operator.domain.eviction import ALL_PODS, RECHECK_BEATS, UNUSED_SECONDS, Protection, budget, look, marks
+from avatar_operator.domain.eviction import (
+    ALL_PODS,
+    NEW,
+    NEW_SECONDS,
+    RECHECK_BEATS,
+    UNUSED_SECONDS,
+    Protection,
+    budget,
+    look,
+    marks,
+)
 from avatar_operator.domain.idle import FRESH_SECONDS
 from avatar_operator.domain.names import ANNOTATION_SAFE_TO_EVICT, ANNOTATION_TEMPLATE, LABEL_IN_USE
 from avatar_operator.domain.plan import plan
@@ -24,9 +34,8 @@ BORN = pod([instance()])
 
 
 def marked(in_use: bool | None) -> Pod:
-    labels = {k: v for k, v in BORN.metadata.labels.items() if k != LABEL_IN_USE}
-    if in_use is not None:
-        labels |= marks(in_use)[0]
+    """None: nobody has come yet."""
+    labels = BORN.metadata.labels | ({LABEL_IN_USE: NEW} if in_use is None else marks(in_use)[0])
     return msgspec.structs.replace(BORN, metadata=msgspec.structs.replace(BORN.metadata, labels=labels))
 
 
@@ -47,14 +56,16 @@ def knows(sessions: int | None, *, age: float = 0, **fields: float) -> RuntimeVi
     return RuntimeView(activity=seen(sessions, at=ago(age), **fields))
 
 
-def test_a_pod_is_born_protected() -> None:
-    assert BORN.metadata.labels[LABEL_IN_USE] == "true"
-    assert BORN.metadata.annotations[ANNOTATION_SAFE_TO_EVICT] == "false"
+@pytest.mark.parametrize(("connections", "mark"), [(0, NEW), (1, "true")])
+def test_a_pod_is_new_until_somebody_comes_or_waits_for_it(connections: int, mark: str) -> None:
+    made = pod([instance(), having(instance("b"), connections=connections)], new=True)
+    assert made.metadata.labels[LABEL_IN_USE] == mark
+    assert made.metadata.annotations[ANNOTATION_SAFE_TO_EVICT] == "false", "the autoscaler leaves a new one, too"
 
 
 def test_a_pool_cannot_take_the_protection_away() -> None:
     item, given = (
-        instance(),
+        having(instance(), connections=1),
         {"podLabels": {LABEL_IN_USE: "false"}, "podAnnotations": {ANNOTATION_SAFE_TO_EVICT: "true"}},
     )
     spec = pool(runtime={"pod_labels": given["podLabels"], "pod_annotations": given["podAnnotations"]})
@@ -117,8 +128,20 @@ def test_an_evictable_pod_is_asked_again_now_and_then() -> None:
     assert looked(False, runtime=RuntimeView(known_since=ago(again - 1))) == Protection(next_look=later(1))
 
 
-def test_a_pod_of_an_older_operator_gets_its_marks() -> None:
-    assert looked(None, msgspec.structs.replace(READY_LONG_AGO, ready_time=ago(1))).in_use is True
+def test_a_new_pod_s_runtime_is_asked_often_who_came_past_status() -> None:
+    young = msgspec.structs.replace(READY_LONG_AGO, ready_time=ago(UNUSED_SECONDS - 3))
+    assert looked(None, young) == Protection(probe=True)
+    assert looked(None, young, runtime=knows(0, age=NEW_SECONDS)) == Protection(probe=True)
+    assert looked(None, young, runtime=knows(0, age=NEW_SECONDS - 2)) == Protection(next_look=later(2))
+    assert looked(None, young, runtime=knows(0, age=1)) == Protection(next_look=later(3)), "it is no longer new then"
+    assert looked(None, young, runtime=knows(1)).in_use is True
+    assert looked(None, young, ask_runtime=False) == Protection(next_look=later(3))
+
+
+def test_one_that_nobody_has_come_to_may_go_without_having_been_protected() -> None:
+    assert looked(None, ask_runtime=False) == Protection(in_use=False)
+    assert looked(None) == Protection(probe=True)
+    assert looked(None, runtime=knows(0, age=1)) == Protection(in_use=False)
 
 
 def test_plan_marks_and_asks_no_more_than_once() -> None:
@@ -146,7 +169,7 @@ def test_the_budget_lets_no_pod_in_use_go() -> None:
     assert made["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     labels = made["spec"]["selector"]["matchLabels"]
     assert labels[LABEL_IN_USE] == "true"
-    item = instance(pool_ref="gold")
+    item = having(instance(pool_ref="gold"), connections=1)
     assert labels.items() <= pod([item], in_pool=pool("gold")).metadata.labels.items()
     (owner,) = made["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"]) == ("AvatarPool", "gold")

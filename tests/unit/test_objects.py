@@ -110,7 +110,7 @@ def expected(**changes: Any) -> dict[str, Any]:
             "labels": {
                 **LABELS,
                 "avatars.virtualtutor.io/group": group_of(one),
-                "avatars.virtualtutor.io/in-use": "true",
+                "avatars.virtualtutor.io/in-use": "new",
             },
             "annotations": {
                 "avatars.virtualtutor.io/avatar-name": "Ada",

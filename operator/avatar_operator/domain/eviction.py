@@ -1,9 +1,14 @@
 """Which pods a node drain and the cluster autoscaler may take: those that nobody has used for a while.
 
-A pod is born protected. It carries the label ``in-use``, which the pool's
-PodDisruptionBudget selects (no pod of it may be evicted), and the annotation
-by which the cluster autoscaler goes. Both follow the sessions, but sparingly:
-a pod that people come to every minute is never written to. Unknown is not unused.
+It carries the label ``in-use``, of which the pool's PodDisruptionBudget selects
+``true`` (no pod of it may be evicted), and the annotation by which the cluster
+autoscaler goes. Both follow the sessions, but sparingly: a pod that people come
+to every minute is never written to. Unknown is not unused.
+
+A pod that nobody has come to yet is ``new``: the autoscaler leaves it, and the
+budget does not select it. The controller manager looks through all pods of a
+budget, and writes its status, for each that comes: with thousands in a pool
+that was more work than all that the operator does for a start.
 """
 
 from __future__ import annotations
@@ -25,14 +30,18 @@ from .names import (
     budget_name,
 )
 from .resources import InstanceStatus, Pod, Pool
-from .view import RuntimeView
+from .view import Activity, RuntimeView
 
 # A pod that nobody has used for so long (seconds) may be evicted; sooner where it would be collected soon after.
 UNUSED_SECONDS = 60
-# One that may be evicted is asked again who uses it each so many beats: clients may come past status.
+# One that is new is asked at least so often (seconds) who uses it: clients may come past status.
+NEW_SECONDS = 10
+# One that may be evicted is asked again who uses it each so many beats.
 RECHECK_BEATS = 5
 # More pods than there can be: pods without a scale have no other way to say "none of them".
 ALL_PODS = 1_000_000
+# The label's value between true and false.
+NEW = "new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,12 @@ class Protection:
 def marks(in_use: bool) -> tuple[dict[str, str], dict[str, str]]:
     """Labels and annotations of a pod that is, or is not, in use."""
     return {LABEL_IN_USE: str(in_use).lower()}, {ANNOTATION_SAFE_TO_EVICT: str(not in_use).lower()}
+
+
+def first_marks(counted: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels and annotations of a pod that is about to be made; ``counted``: whether somebody waits for it already."""
+    labels, annotations = marks(in_use=True)
+    return labels if counted else {LABEL_IN_USE: NEW}, annotations
 
 
 def look(
@@ -81,17 +96,25 @@ def look(
     times = (status.ready_time, status.last_activity_time, runtime.used_at)
     due = max((t for t in times if t is not None), default=now) + after
     if now < due:
-        return Protection(protect, next_look=due)
+        return Protection(next_look=due) if marked == "true" or not ask_runtime else _new(seen, now, beat, due)
     if not ask_runtime:
         return Protection(in_use=False)
     if seen is None or seen.at < due or now - seen.at > timedelta(seconds=FRESH_SECONDS):
-        return Protection(protect, probe=True)
+        return Protection(probe=True)
     left = after - timedelta(seconds=seen.idle_seconds) if seen.idle_seconds is not None else timedelta()
     if left > timedelta():
         # Somebody has just been there whom only the runtime saw; whoever came since is known by asking again.
         again = seen.at + left
-        return Protection(protect, next_look=again) if now < again else Protection(protect, probe=True)
+        return Protection(next_look=again) if now < again else Protection(probe=True)
     return Protection(in_use=False)
+
+
+def _new(seen: Activity | None, now: datetime, beat: int, due: datetime) -> Protection:
+    """Nobody is known to have come to the pod yet, which is young: has somebody?"""
+    if seen is None:
+        return Protection(probe=True)
+    again = seen.at + timedelta(seconds=min(beat, NEW_SECONDS))
+    return Protection(probe=True) if now >= again else Protection(next_look=min(again, due))
 
 
 def _evictable(runtime: RuntimeView, now: datetime, beat: int) -> Protection:

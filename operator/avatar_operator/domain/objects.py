@@ -152,8 +152,7 @@ def pod(
     # Not from the equipped spec: a pod is not outdated because another GPU would be chosen now.
     made_from = [spec, devices.template(pool.spec.gpu)]
     template = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
-    # Nobody evicts a pod that has just been asked for.
-    protected, unsafe = eviction.marks(in_use=True)
+    marks, notes = eviction.first_marks(any(m.counted_connections for m in members))
     body: Json = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -161,10 +160,10 @@ def pod(
             "name": names.claim_name(port),
             "namespace": server.metadata.namespace,
             # The pool's labels come first: they cannot replace what selects the pod.
-            "labels": {**runtime.pod_labels, **labels(server.spec.pool_ref, group, port), **protected},
+            "labels": {**runtime.pod_labels, **labels(server.spec.pool_ref, group, port), **marks},
             "annotations": {
                 **runtime.pod_annotations,
-                **unsafe,
+                **notes,
                 names.ANNOTATION_AVATAR: settings.avatar_name,
                 names.ANNOTATION_TEMPLATE: template,
                 names.ANNOTATION_TTS: settings.tts.name,

@@ -36,6 +36,7 @@ VERBS = {
     "apply": ("patch", "create"),
     "delete": ("delete",),
     "list_pages": ("list",),
+    "pages": ("list",),
     "watch": ("watch",),
 }
 

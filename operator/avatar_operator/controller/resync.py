@@ -9,6 +9,7 @@ resync finds nothing.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
@@ -16,8 +17,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from avatar_operator.kube.client import PARTIAL_LIST, KubeClient, Resource
+from avatar_operator.kube.client import PARTIAL_LIST, Json, KubeClient, Resource
 from avatar_operator.kube.errors import ApiError, NotFoundError
+from avatar_operator.kube.glance import glance
 from avatar_operator.kube.kinds import AnyObject
 
 from .keys import ObjectId
@@ -35,6 +37,11 @@ GRACE_SECONDS = 3.0
 SOON_SECONDS = 1.0
 # While the API server is away it is asked again at this distance at most: nobody waits longer when it is back.
 AGAIN_SECONDS = 5.0
+
+
+@functools.cache
+def _decoder(kind: type[AnyObject]) -> msgspec.json.Decoder[AnyObject]:
+    return msgspec.json.Decoder(kind)
 
 
 class Resync:
@@ -67,12 +74,12 @@ class Resync:
         """The first LIST of everything: the store is whole when this returns."""
         for what, namespace in self._lists:
             try:
-                items, _ = await self._client.list_pages(what.resource, namespace, what.selector)
+                async for page in self._client.pages(what.resource, namespace, what.selector):
+                    for item in page.items or ():
+                        self.read(what.resource, what.kind, item)
             except ApiError as error:
                 self.problem = str(error)
                 raise
-            for item in items:
-                self.take(what.resource, what.kind, item)
         self._store.gpus.loading = False
         self._done(0)
 
@@ -115,24 +122,31 @@ class Resync:
                 await self._correct(what.resource, what.kind, key)
         return missed
 
-    def take(self, resource: Resource, kind: type[AnyObject], item: object) -> None:
-        """Decode an object into the store; one that does not fit is counted and skipped."""
+    def take(self, resource: Resource, kind: type[AnyObject], item: Json) -> None:
+        """Convert an object into the store; one that does not fit is counted and skipped."""
         try:
             self._store.apply(msgspec.convert(item, kind))
         except (msgspec.ValidationError, ValueError) as error:
             self._metrics.bad_objects.labels(resource.plural).inc()
-            name = item.get("metadata", {}).get("name") if isinstance(item, dict) else "?"
+            name = item.get("metadata", {}).get("name")
             log.error("%s %s does not fit its schema and is skipped: %s", resource.plural, name, error)
+
+    def read(self, resource: Resource, kind: type[AnyObject], item: msgspec.Raw | bytes) -> None:
+        """The same with an object as JSON."""
+        try:
+            self._store.apply(_decoder(kind).decode(item))
+        except (msgspec.ValidationError, ValueError):
+            # To be told by name.
+            self.take(resource, kind, msgspec.json.decode(item))
 
     async def _differing(self, what: Watched, namespace: str) -> dict[ObjectId, str]:
         """Objects with another version in the API server than here ("" = gone there)."""
         # The store's state first: what it learns during the LIST must not look missing.
         here = self._store.metas(what.kind)
-        items, _ = await self._client.list_pages(what.resource, namespace, what.selector, PARTIAL_LIST)
-        there = {
-            (i["metadata"].get("namespace", ""), i["metadata"]["name"]): str(i["metadata"]["resourceVersion"])
-            for i in items
-        }
+        there: dict[ObjectId, str] = {}
+        async for page in self._client.pages(what.resource, namespace, what.selector, PARTIAL_LIST):
+            metas = (glance(item).metadata for item in page.items or ())
+            there.update(((meta.namespace, meta.name), meta.resource_version) for meta in metas)
         now = self._store.metas(what.kind)
         differing = {
             key: version
@@ -145,9 +159,9 @@ class Resync:
     async def _correct(self, resource: Resource, kind: type[AnyObject], key: ObjectId) -> None:
         log.warning("the watch missed %s %s/%s; corrected", resource.plural, *key)
         try:
-            found = msgspec.json.decode(await self._client.get(resource, *key))
-            self._store.unbury(found["metadata"]["uid"])
-            self.take(resource, kind, found)
+            found = await self._client.get(resource, *key)
+            self._store.unbury(glance(found).metadata.uid)
+            self.read(resource, kind, found)
         except NotFoundError:
             self._store.remove(kind, *key)
 

@@ -77,7 +77,10 @@ def settings(watched: Sequence[Watched]) -> kopf.OperatorSettings:
     result.networking.error_backoffs = _Backoffs()
     result.networking.request_timeout = 120
     result.networking.connect_timeout = 5
-    result.watching.chunk_size = 2000
+    # A worker holds its last event, as dicts, for as long as it waits for another one: with 5,000 instances that was
+    # 350 MiB after a start, most of it never given back.
+    result.watching.chunk_size = 200
+    result.queueing.idle_timeout = 0.2
     for what in watched:
         if what.selector:
             result.watching.label_selectors[_spec(what.resource)] = what.selector

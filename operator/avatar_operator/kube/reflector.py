@@ -21,6 +21,7 @@ from avatar_operator.domain.resources import Meta
 
 from .client import KubeClient, Resource
 from .errors import ApiError, NotFoundError, RejectedError
+from .glance import glance
 
 log = logging.getLogger(__name__)
 
@@ -56,18 +57,6 @@ class Event(msgspec.Struct, frozen=True):
 
     type: str
     object: msgspec.Raw
-
-
-class _Where(msgspec.Struct, frozen=True, rename="camel"):
-    """What is needed to see whether an object is news."""
-
-    name: str
-    namespace: str = ""
-    resource_version: str = "0"
-
-
-class _Glance(msgspec.Struct, frozen=True):
-    metadata: _Where
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -110,7 +99,6 @@ class Reflector(Generic[T]):
         self._optional = optional
         self._selector, self._fields = selector, fields
         self._most = most
-        self._kind = kind
         self._decode = msgspec.json.Decoder(kind).decode
         self._items: dict[Key, T] = {}
         self._waiting: dict[Key, set[asyncio.Event]] = {}
@@ -228,13 +216,13 @@ class Reflector(Generic[T]):
         self.heard_at = time.monotonic()
 
     async def _list(self) -> None:
-        objects, version = await self._client.list_pages(
-            self._resource, self._namespace, self._selector, fields=self._fields
-        )
-        found = {_key(item): item for item in msgspec.convert(objects, list[self._kind])}  # type: ignore[name-defined]
+        found: dict[Key, T] = {}
+        listed_at = 0
+        async for page in self._client.pages(self._resource, self._namespace, self._selector, fields=self._fields):
+            found.update((_key(item), item) for item in map(self._decode, page.items or ()))
+            listed_at = int(page.version)
         if self._most:
             found = dict(sorted(found.items(), key=lambda known: _version(known[1]))[-self._most :])
-        listed_at = int(version)
         for key, item in list(self._items.items()):
             # One of our own writes may be newer than the list.
             if key not in found and _version(item) <= listed_at:
@@ -262,7 +250,7 @@ class Reflector(Generic[T]):
     def _take(self, event: Event) -> None:
         self.heard_at = time.monotonic()
         if event.type in ("ADDED", "MODIFIED", "DELETED"):
-            where = _glance(event.object).metadata
+            where = glance(event.object).metadata
             key, version = Key(where.namespace, where.name), int(where.resource_version)
             self._version = max(self._version, version)
             known = self._items.get(key)
@@ -283,7 +271,6 @@ class Reflector(Generic[T]):
 
 
 _event = msgspec.json.Decoder(Event).decode
-_glance = msgspec.json.Decoder(_Glance).decode
 
 
 def _key(item: HasMeta) -> Key:

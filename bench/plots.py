@@ -33,7 +33,15 @@ PLOTS = (
             ("a patch followed", ("patches", "operator_cpu_ms_per_patch")),
         ),
     ),
-    Plot("growth-memory", "operator: MiB", (("resident", ("rest", "rss_mib")), ("at most", ("rest", "rss_peak_mib")))),
+    Plot(
+        "growth-memory",
+        "operator: MiB",
+        (
+            ("resident", ("rest", "rss_mib")),
+            ("at most", ("rest", "rss_peak_mib")),
+            ("after a restart", ("restart", "rss_mib")),
+        ),
+    ),
     Plot(
         "growth-restart",
         "restart: seconds",

@@ -132,7 +132,8 @@ def _of_size(size: Json) -> Iterator[Row]:
     yield Row(
         f"{many} created at once, of the rate of pairs by a plain client",
         "≥ 0.7, ≤ 12 writes each",
-        f"{made['ratio']} ({made['per_second']} a second, {_list(made['pairs_per_second'])}), "
+        f"{made['ratio']}{_span(made.get('ratios', []))} "
+        f"({made['per_second']} a second, {_list(made['pairs_per_second'])}), "
         f"{made['writes_per_instance']} writes each, {made['conflicts_per_instance']} conflicts",
         by,
     )
@@ -145,10 +146,11 @@ def _of_size(size: Json) -> Iterator[Row]:
     if patched := size.get("patches"):
         yield from _patched(many, patched, by)
     if rest := size.get("rest"):
+        again = f" ({again} after a restart)" if (again := size.get("restart", {}).get("rss_mib")) else ""
         yield Row(
             f"operator with {many}: memory, idle CPU",
             "≤ 300 MiB, ≤ 5 % of a core (5,000)",
-            f"{rest['rss_mib']} MiB, {rest['cpu_percent_of_a_core']} %",
+            f"{rest['rss_mib']} MiB{again}, {rest['cpu_percent_of_a_core']} %",
             by,
         )
     if restart := size.get("restart"):
@@ -218,6 +220,10 @@ def growth(sizes: list[Json]) -> Iterator[str]:
             f"{rest.get('cpu_percent_of_a_core', '')} % | "
             f"{restart.get('all_looked_through_seconds', '')} s |"
         )
+
+
+def _span(numbers: list[float]) -> str:
+    return f" [{min(numbers)} to {max(numbers)}]" if len(numbers) > 1 else ""
 
 
 def _list(numbers: list[float]) -> str:

@@ -76,10 +76,10 @@ class Operator:
     ):
         self._env = env or {}
         self.log = log
-        self.port = free_port()
+        self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [sys.executable, "-c", _MAIN, "run", f"--kubeconfig={kubeconfig}"]
-        self._command += [f"--listen=127.0.0.1:{self.port}", "--log-level=debug", *options]
+        self._command += ["--log-level=debug", *options]
         self._command += [f"--namespace={name}" for name in namespaces]
 
     @property
@@ -90,10 +90,11 @@ class Operator:
     def launch(self) -> None:
         """Start the process and do not wait for it."""
         assert not self.running, "it runs already"
+        # Another one each time: while nobody listened, somebody else may have got the last one.
+        self.port = free_port()
+        command = [*self._command, f"--listen=127.0.0.1:{self.port}"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, env=_environment() | self._env, cwd=ROOT
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment() | self._env, cwd=ROOT)
 
     async def start(self, timeout: float = 40) -> Operator:
         """Start the process and wait until it is ready."""

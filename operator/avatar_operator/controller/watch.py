@@ -22,6 +22,11 @@ from .resync import AGAIN_SECONDS, Resync
 from .store import Store
 from .watched import Watched
 
+# kopf has a worker for each object, which holds the last event, as dicts, while it waits so long for another one. Of
+# what was listed none comes soon: with 5,000 instances that was 350 MiB at a start, most of it never given back. But
+# to start a worker for each live event makes patches a fifth dearer.
+LISTED_SECONDS, LIVE_SECONDS = 0.2, 5.0
+
 
 class _NoDiffBase(kopf.DiffBaseStorage):
     """Remembers nothing: on.event needs no differences, and building them costs half of each event."""
@@ -77,10 +82,7 @@ def settings(watched: Sequence[Watched]) -> kopf.OperatorSettings:
     result.networking.error_backoffs = _Backoffs()
     result.networking.request_timeout = 120
     result.networking.connect_timeout = 5
-    # A worker holds its last event, as dicts, for as long as it waits for another one: with 5,000 instances that was
-    # 350 MiB after a start, most of it never given back.
     result.watching.chunk_size = 200
-    result.queueing.idle_timeout = 0.2
     for what in watched:
         if what.selector:
             result.watching.label_selectors[_spec(what.resource)] = what.selector
@@ -88,9 +90,14 @@ def settings(watched: Sequence[Watched]) -> kopf.OperatorSettings:
 
 
 def registry(
-    watched: Sequence[Watched], store: Store, resync: Resync, metrics: Metrics, login: kopf.AiohttpSession
+    watched: Sequence[Watched],
+    store: Store,
+    resync: Resync,
+    metrics: Metrics,
+    login: kopf.AiohttpSession,
+    wanted: kopf.OperatorSettings,
 ) -> kopf.OperatorRegistry:
-    """Handlers that carry every event of the watched kinds into ``store``."""
+    """Handlers that carry every event of the watched kinds into ``store``; ``wanted``: kopf's settings."""
     result = kopf.OperatorRegistry()
 
     async def log_in(**_: Any) -> kopf.AiohttpSession:
@@ -99,7 +106,7 @@ def registry(
     kopf.on.login(registry=result)(log_in)
     for what in watched:
         kopf.on.event(*_spec(what.resource), registry=result, id=what.resource.plural)(
-            _handler(what.resource, what.kind, store, resync, metrics)
+            _handler(what.resource, what.kind, store, resync, metrics, wanted)
         )
     return result
 
@@ -108,11 +115,19 @@ def _spec(resource: Resource) -> tuple[str, str, str]:
     return resource.group, resource.version, resource.plural
 
 
-def _handler(resource: Resource, kind: type[AnyObject], store: Store, resync: Resync, metrics: Metrics) -> Any:
+def _handler(
+    resource: Resource,
+    kind: type[AnyObject],
+    store: Store,
+    resync: Resync,
+    metrics: Metrics,
+    wanted: kopf.OperatorSettings,
+) -> Any:
     seen = metrics.watch_events.labels(resource.plural)
 
     async def on_event(event: Any, **_: Any) -> None:
         seen.inc()
+        wanted.queueing.idle_timeout = LISTED_SECONDS if event["type"] is None else LIVE_SECONDS
         item = event["object"]
         if event["type"] == "DELETED":
             meta = item["metadata"]
@@ -133,9 +148,10 @@ async def run(
     started: asyncio.Event,
 ) -> None:
     """Watch until cancelled; sets ``started``. Raises when a stream is beyond repair (kopf ≥ 1.45)."""
+    wanted = settings(watched)
     await kopf.operator(
-        registry=registry(watched, store, resync, metrics, login),
-        settings=settings(watched),
+        registry=registry(watched, store, resync, metrics, login, wanted),
+        settings=wanted,
         standalone=True,
         clusterwide=not namespaces,
         namespaces=list(namespaces),

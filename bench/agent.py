@@ -35,8 +35,8 @@ async def measure(options: argparse.Namespace) -> dict[str, str]:
         there = Path(folder)
         driver = FakeDriver(there / "nvml.json", *(gpu(n) for n in range(options.gpus)))
         async with Proxy(Path(options.kubeconfig)) as proxy:
-            agent = Agent(proxy.kubeconfig(there / "kubeconfig"), there / "log", options.node, driver)
-            agent.command.append("--log-level=info")
+            kubeconfig = proxy.kubeconfig(there / "kubeconfig")
+            agent = Agent(kubeconfig, there / "log", options.node, driver, "--log-level=info")
             await agent.start()
             try:
                 return await _watch(agent, driver, proxy, options.seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,15 +24,7 @@ class Agent(Operator):
         *options: str,
         env: dict[str, str] | None = None,
     ):
-        super().__init__(kubeconfig, log)
-        self.env = {**driver.env(), "PYTHONPATH": os.pathsep.join((str(FOLDER), str(ROOT / "operator"))), **(env or {})}
-        self.command = [sys.executable, "-c", _MAIN, "agent", f"--node={node}", f"--kubeconfig={kubeconfig}"]
-        self.command += [f"--listen=127.0.0.1:{self.port}", "--log-level=debug", *options]
-
-    def launch(self) -> None:
-        """Start the process and do not wait for it."""
-        assert not self.running, "it runs already"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, env={**os.environ, **self.env}, cwd=ROOT
-            )
+        path = os.pathsep.join((str(FOLDER), str(ROOT / "operator")))
+        super().__init__(kubeconfig, log, env={**driver.env(), "PYTHONPATH": path, **(env or {})})
+        self._command = [sys.executable, "-c", _MAIN, "agent", f"--node={node}", f"--kubeconfig={kubeconfig}"]
+        self._command += ["--log-level=debug", *options]

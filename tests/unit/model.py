@@ -629,7 +629,9 @@ class Model:
         self.lagging = False
         self.deliver()
         end = self.now + timedelta(seconds=horizon)
-        for _ in range(500):
+        # A warm pod that is too old after 90 s is made anew 45 times within the longest horizon, and looked at 13 times
+        # each; there may be one on each of three ports.
+        for _ in range(3000):
             self.fire()
             self.work()
             if self.step():

@@ -210,16 +210,23 @@ def _shards(shards: Json) -> Row:
 
 def growth(sizes: list[Json]) -> Iterator[str]:
     """How cost grows with the number of instances."""
-    yield "| instances | created a second | operator ms per instance | ms per patch | MiB | idle CPU | looked through |"
-    yield "|---|---|---|---|---|---|---|"
+    yield (
+        "| instances | created a second | operator ms per instance | ms per patch | MiB | after a restart | idle CPU | "
+        "looked through |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
     for size in sizes:
         made, patched, rest, restart = (size.get(step, {}) for step in ("create", "patches", "rest", "restart"))
         yield (
             f"| {size['instances']:,} | {made['per_second']} | {made['cpu_ms_per_instance']['operator']} | "
-            f"{patched.get('operator_cpu_ms_per_patch', '')} | {rest.get('rss_mib', '')} | "
-            f"{rest.get('cpu_percent_of_a_core', '')} % | "
-            f"{restart.get('all_looked_through_seconds', '')} s |"
+            f"{patched.get('operator_cpu_ms_per_patch', '')} | {rest.get('rss_mib', '')} | {restart.get('rss_mib', '')} | "
+            f"{_with(rest.get('cpu_percent_of_a_core'), '%')} | "
+            f"{_with(restart.get('all_looked_through_seconds'), 's')} |"
         )
+
+
+def _with(number: float | None, unit: str) -> str:
+    return "" if number is None else f"{number} {unit}"
 
 
 def _span(numbers: list[float]) -> str:

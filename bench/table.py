@@ -219,7 +219,8 @@ def growth(sizes: list[Json]) -> Iterator[str]:
         made, patched, rest, restart = (size.get(step, {}) for step in ("create", "patches", "rest", "restart"))
         yield (
             f"| {size['instances']:,} | {made['per_second']} | {made['cpu_ms_per_instance']['operator']} | "
-            f"{patched.get('operator_cpu_ms_per_patch', '')} | {rest.get('rss_mib', '')} | {restart.get('rss_mib', '')} | "
+            f"{patched.get('operator_cpu_ms_per_patch', '')} | "
+            f"{rest.get('rss_mib', '')} | {restart.get('rss_mib', '')} | "
             f"{_with(rest.get('cpu_percent_of_a_core'), '%')} | "
             f"{_with(restart.get('all_looked_through_seconds'), 's')} |"
         )

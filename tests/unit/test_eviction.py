@@ -138,6 +138,15 @@ def test_a_new_pod_s_runtime_is_asked_often_who_came_past_status() -> None:
     assert looked(None, young, ask_runtime=False) == Protection(next_look=later(3))
 
 
+def test_a_pod_of_an_older_operator_is_as_good_as_new() -> None:
+    bare = msgspec.structs.replace(BORN, metadata=msgspec.structs.replace(BORN.metadata, labels={}))
+    young = msgspec.structs.replace(READY_LONG_AGO, ready_time=ago(1))
+    for status in (young, READY_LONG_AGO):
+        for counted in (0, 1):
+            found = look(bare, status, counted, RuntimeView(), NOW, timeout=1800, beat=BEAT, ask_runtime=True)
+            assert found == looked(None, status, counted)
+
+
 def test_one_that_nobody_has_come_to_may_go_without_having_been_protected() -> None:
     assert looked(None, ask_runtime=False) == Protection(in_use=False)
     assert looked(None) == Protection(probe=True)

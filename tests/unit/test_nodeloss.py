@@ -211,7 +211,7 @@ def test_a_group_whose_pod_is_left_behind_queues_for_a_port_while_the_old_one_is
     store, _ = stored(node(), pool(), avatar(), waiting, service(SERVED), gone)
     key = PoolKey(NAMESPACE, "default")
     assert store.waiting(key) == [KEY]
-    assert store.held(key) == {8615}
+    assert store.held(key) == [8615]
     seen = store.view(KEY, NOW, RuntimeView())
     assert (seen.pods, seen.claims, seen.stranded) == ((), (), (gone,))
     assert seen.admission.port == 8616

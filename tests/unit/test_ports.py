@@ -24,7 +24,13 @@ FIVE = Ports(base=8615, count=5)
     ],
 )
 def test_lowest_free(taken: set[int], port: int | None) -> None:
-    assert lowest_free(FIVE, taken) == port
+    assert lowest_free(FIVE, sorted(taken)) == port
+
+
+@given(base=st.integers(8610, 8620), count=st.integers(1, 8), taken=st.sets(st.integers(8608, 8632)))
+def test_the_lowest_is_the_one_that_a_look_at_each_finds(base: int, count: int, taken: set[int]) -> None:
+    found = next((port for port in range(base, base + count) if port not in taken), None)
+    assert lowest_free(Ports(base=base, count=count), sorted(taken)) == found
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,7 @@ def test_lowest_free(taken: set[int], port: int | None) -> None:
     ],
 )
 def test_admit(capacity: int, held: int, rank: int, taken: set[int], expected: tuple[int | None, int, str]) -> None:
-    found = admit(FIVE, capacity, held, rank, taken)
+    found = admit(FIVE, capacity, held, rank, sorted(taken))
     assert (found.port, found.position, found.reason) == expected
     assert bool(found.message) is (found.port is None)
 
@@ -65,7 +71,7 @@ def test_positions_have_no_gap_and_no_port_is_taken_twice(
     count: int, capacity: int, held: int, taken: set[int], waiting: int
 ) -> None:
     ports = Ports(base=8615, count=count)
-    line: list[Admission] = [admit(ports, capacity, held, rank, taken) for rank in range(waiting)]
+    line: list[Admission] = [admit(ports, capacity, held, rank, sorted(taken)) for rank in range(waiting)]
     admitted = [a for a in line if a.port is not None]
     assert line[: len(admitted)] == admitted, "somebody behind in the queue goes first"
     assert len(admitted) <= max(0, capacity - held)

@@ -280,7 +280,7 @@ def test_who_has_a_claim_or_a_pod_does_not_wait() -> None:
     store, _ = stored(pool(), *(avatar(f"A{n}") for n in range(3)), one, two, three, service(one), plain_pod(two, 8616))
     assert store.waiting(DEFAULT) == [key(three)]
     assert view(store, three).admission.port == 8617
-    assert store.held(DEFAULT) == {8615, 8616}
+    assert store.held(DEFAULT) == [8615, 8616]
 
 
 def test_a_release_wakes_the_next_alone() -> None:
@@ -333,10 +333,10 @@ def test_a_reserved_port_goes_to_nobody_else() -> None:
     assert view(store, three).admission.position == 1
     store.apply(service(one))
     store.unreserve(key(one), DEFAULT)
-    assert store.held(DEFAULT) == {8615}
+    assert store.held(DEFAULT) == [8615]
     changed.clear()
     store.remove(Service, NAMESPACE, "avatar-8615")
-    assert store.held(DEFAULT) == set()
+    assert store.held(DEFAULT) == []
 
 
 def test_a_reservation_that_came_to_nothing_is_given_back() -> None:
@@ -344,7 +344,7 @@ def test_a_reservation_that_came_to_nothing_is_given_back() -> None:
     store.reserve(key(one), DEFAULT, 8615)
     changed.clear()
     store.unreserve(key(one), DEFAULT)
-    assert store.held(DEFAULT) == set()
+    assert store.held(DEFAULT) == []
     assert store.waiting(DEFAULT) == [key(one), key(two)]
     assert view(store, one).admission.port == 8615
     assert DEFAULT in changed
@@ -356,7 +356,7 @@ def test_a_reservation_of_an_instance_that_went_is_given_back() -> None:
     store.remove(Instance, NAMESPACE, one.metadata.name)
     assert view(store, two).admission.position == 1, "its request may still arrive"
     store.unreserve(key(one), DEFAULT)
-    assert store.held(DEFAULT) == set()
+    assert store.held(DEFAULT) == []
     assert view(store, two).admission.port == 8615
 
 
@@ -366,11 +366,11 @@ def test_the_port_of_a_pod_on_its_way_goes_to_nobody_else() -> None:
     store.apply(service(one))
     store.expect_pod(key(one), DEFAULT, 8615)
     store.remove(Service, NAMESPACE, "avatar-8615")
-    assert store.held(DEFAULT) == {8615}
+    assert store.held(DEFAULT) == [8615]
     assert view(store, two).admission.port is None
     changed.clear()
     store.pod_came(key(one), DEFAULT, 8615)
-    assert store.held(DEFAULT) == set()
+    assert store.held(DEFAULT) == []
     assert key(one) in changed, "the next in the queue is told"
 
 
@@ -380,8 +380,8 @@ def test_a_claim_that_another_pool_got_first_does_not_count_here() -> None:
     store.reserve(key(one), DEFAULT, 8615)
     store.apply(service(rival, 8615))
     store.unreserve(key(one), DEFAULT)
-    assert store.held(DEFAULT) == set()
-    assert store.held(PoolKey(NAMESPACE, "other")) == {8615}
+    assert store.held(DEFAULT) == []
+    assert store.held(PoolKey(NAMESPACE, "other")) == [8615]
     assert view(store, one).admission.port == 8616
 
 
@@ -390,7 +390,7 @@ def test_a_pod_without_its_claim_keeps_the_port() -> None:
     store, _ = stored(pool(), avatar(), avatar("Bob"), one, two, service(one), plain_pod(one, 8615))
     store.remove(Service, NAMESPACE, "avatar-8615")
     assert view(store, two).admission.port == 8616
-    assert store.held(DEFAULT) == {8615}
+    assert store.held(DEFAULT) == [8615]
     store.remove(Pod, NAMESPACE, "avatar-8615")
     assert view(store, two).admission.port == 8615
 
@@ -401,7 +401,7 @@ def test_a_port_that_a_status_shows_goes_to_nobody_else() -> None:
     one, two = instance(status=showing), instance("two", "Bob")
     store, changed = stored(pool(max_instances=2), avatar(), avatar("Bob"), one, two, service(one))
     store.remove(Service, NAMESPACE, "avatar-8615")
-    assert store.held(DEFAULT) == set(), "it takes no place in the pool"
+    assert store.held(DEFAULT) == [], "it takes no place in the pool"
     assert [view(store, m).admission.port for m in (one, two)] == [8615, 8616], "it may have it again itself"
     changed.clear()
     store.apply(newer(having(one, phase="Failed", port=None, retry_time=later(9))))
@@ -583,7 +583,7 @@ def compare(
     for pool_key, port in reserved.values():
         held[pool_key].add(port)
     for pool_key, ports in held.items():
-        assert store.held(pool_key) == ports
+        assert store.held(pool_key) == sorted(ports)
         turns = []
         for group in store.groups():
             found = store.view(group, NOW, NOTHING)

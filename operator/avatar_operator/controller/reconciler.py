@@ -197,7 +197,7 @@ class Reconciler:
             pool,
             others,
             list(self._store.members_of(key)),
-            sorted(self._store.held(key)),
+            self._store.held(key),
             len(waiting),
             datetime.now(UTC),
             self._store.gpu_pool(pool),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -74,28 +74,29 @@ class _Holders:
 
     def __init__(self) -> None:
         self._by_port: dict[int, set[str]] = {}
-
-    def __contains__(self, port: object) -> bool:
-        return port in self._by_port
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._by_port)
+        # Ascending: the first gap is found without a look at each.
+        self.ports: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._by_port)
+        return len(self.ports)
 
-    def besides(self, holders: set[str]) -> set[int]:
-        """The ports that others than ``holders`` hold."""
-        return {port for port, by in self._by_port.items() if not by <= holders}
+    def besides(self, holders: set[str]) -> list[int]:
+        """The ports that others than ``holders`` hold, ascending."""
+        return [port for port in self.ports if not self._by_port[port] <= holders]
 
     def add(self, port: int, holder: str) -> None:
+        if port not in self._by_port:
+            insort(self.ports, port)
         self._by_port.setdefault(port, set()).add(holder)
 
     def discard(self, port: int, holder: str) -> None:
-        holders = self._by_port.get(port, set())
+        holders = self._by_port.get(port)
+        if holders is None:
+            return
         holders.discard(holder)
         if not holders:
-            self._by_port.pop(port, None)
+            del self._by_port[port]
+            del self.ports[bisect_left(self.ports, port)]
 
 
 class Store:
@@ -325,9 +326,9 @@ class Store:
         """The groups that wait for a port, the next one first."""
         return [turn[2] for turn in self._waiting.get(pool, ())]
 
-    def held(self, pool: PoolKey) -> set[int]:
-        """The ports that the pool's claims and pods hold, those on the way included."""
-        return set(self._held.get(pool, ()))
+    def held(self, pool: PoolKey) -> list[int]:
+        """The ports that the pool's claims and pods hold, those on the way included; ascending."""
+        return list(self._held[pool].ports) if pool in self._held else []
 
     def gpu_pool(self, pool: Pool) -> PoolGpus:
         """What the pool's status says of its GPUs."""
@@ -359,7 +360,7 @@ class Store:
         line = self._waiting[group.pool]
         rank = bisect_left(line, group.turn)
         held = len(self._held.get(group.pool, ()))
-        taken: Container[int] = self._taken[key.namespace]
+        taken = self._taken[key.namespace].ports
         if own := {_shown_by(m) for m in group.members.values() if m.status.port is not None}:
             # Its claim was deleted by hand: it may have its port again.
             taken = self._taken[key.namespace].besides(own)

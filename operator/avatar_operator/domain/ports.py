@@ -7,9 +7,9 @@ functions only choose, the API server arbitrates.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from .placement import Placement
 from .resources import Ports
@@ -32,24 +32,28 @@ class Admission:
     message: str = ""
 
 
-def lowest_free(ports: Ports, taken: Container[int]) -> int | None:
-    """The lowest port of the range that is not taken, or None."""
-    return next(_free(ports, taken), None)
+def lowest_free(ports: Ports, taken: Sequence[int]) -> int | None:
+    """The lowest port of the range that is not in ``taken`` (ascending, each once), or None."""
+    first = bisect_left(taken, ports.base)
+    # Up to the first gap the n-th of those taken is the n-th of the range: thousands need not be looked at.
+    row = bisect_left(range(len(taken) - first), True, key=lambda n: taken[first + n] != ports.base + n)
+    return ports.base + row if row < ports.count else None
 
 
-def _free(ports: Ports, taken: Container[int]) -> Iterator[int]:
-    return (p for p in range(ports.base, ports.base + ports.count) if p not in taken)
+def _free(ports: Ports, taken: Sequence[int]) -> int:
+    """How many ports of the range are not taken."""
+    return ports.count - (bisect_left(taken, ports.base + ports.count) - bisect_left(taken, ports.base))
 
 
-def admit(ports: Ports, capacity: int, held: int, rank: int, taken: Container[int]) -> Admission:
+def admit(ports: Ports, capacity: int, held: int, rank: int, taken: Sequence[int]) -> Admission:
     """Admit the group with ``rank`` groups waiting before it.
 
     ``held`` claims of the pool exist; ``capacity`` may. ``taken`` are the
-    ports in use by anyone in the namespace, quarantined ones included.
+    ports in use by anyone in the namespace, quarantined ones included;
+    ascending, each once.
     """
     room = max(0, capacity - held)
-    # No more are counted than it takes: thousands may be free.
-    usable = sum(1 for _ in islice(_free(ports, taken), min(room, rank + 1)))
+    usable = min(room, _free(ports, taken))
     if rank < usable:
         return Admission(port=lowest_free(ports, taken))
     position = rank - usable + 1

@@ -15,8 +15,11 @@ from msgspec import Struct, field
 from .names import MANAGER
 
 
-class Model(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
-    """Base of all structs here: immutable, camelCase on the wire."""
+class Model(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True, gc=False):
+    """Base of all structs here: immutable, camelCase on the wire.
+
+    They come from JSON and cannot be part of a circle, so the garbage collector need not know of them.
+    """
 
 
 class OwnerReference(Model, frozen=True):
@@ -44,7 +47,7 @@ class Meta(Model, frozen=True):
     owner_references: tuple[OwnerReference, ...] = ()
 
 
-class CountFields(Struct, frozen=True):
+class CountFields(Struct, frozen=True, gc=False):
     """metadata.managedFields[].fieldsV1.f:status, as far as it is about counts: what is there is owned."""
 
     connections: dict[str, object] | None = field(default=None, name="f:connections")
@@ -54,7 +57,7 @@ class CountFields(Struct, frozen=True):
 _NO_COUNTS = CountFields()
 
 
-class OwnedFields(Struct, frozen=True):
+class OwnedFields(Struct, frozen=True, gc=False):
     """metadata.managedFields[].fieldsV1."""
 
     status: CountFields = field(default=_NO_COUNTS, name="f:status")

@@ -66,7 +66,6 @@ from tests.support.world import World
 
 IN_FLIGHT = 40
 PAIRS = 1000
-BY_HAND = "by-hand-"
 FIRST_PORT = 20000
 PATCH_SECONDS = 8.0
 PATCH_ROUNDS = 3
@@ -166,18 +165,20 @@ class Fleet:
 
     async def pairs(self) -> tuple[float, Json]:
         """Pairs of Service and Pod a second, by hand, and the CPU that each took."""
-        names = [f"{BY_HAND}{number}" for number in range(min(len(self.names), PAIRS))]
+        names = {f"by-hand-{number}" for number in range(min(len(self.names), PAIRS))}
         ready: set[str] = set()
-        done = asyncio.Event()
+        news = asyncio.Condition()
 
         async def look() -> None:
             async for event in self.api.watch("pods", self.namespace):
                 item = event["object"]
                 conditions = item.get("status", {}).get("conditions", [])
-                if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
-                    ready.add(item["metadata"]["name"])
-                if ready.issuperset(names):
-                    done.set()
+                async with news:
+                    if event["type"] == "DELETED":
+                        ready.discard(item["metadata"]["name"])
+                    elif any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+                        ready.add(item["metadata"]["name"])
+                    news.notify_all()
 
         pool = msgspec.convert(await self.api.get("avatarpools", self.namespace, "default"), Pool)
         avatar = msgspec.convert(await self.api.get("avatars", self.namespace, self.names[0]), Avatar)
@@ -190,15 +191,15 @@ class Fleet:
         async with running(look()), asyncio.timeout(LIMIT_SECONDS):
             used, began = self.used(), time.monotonic()
             await at_once(one(name) for name in names)
-            await done.wait()
+            async with news:
+                await news.wait_for(lambda: ready >= names)
             took, used = time.monotonic() - began, self.used() - used
-        await at_once(self.api.delete(kind, self.namespace, name) for name in names for kind in ("pods", "services"))
-        await until("the pairs being gone", self._by_hand, lambda left: not left, 300, 0.5)
+            await at_once(
+                self.api.delete(kind, self.namespace, name) for name in names for kind in ("pods", "services")
+            )
+            async with news:
+                await news.wait_for(lambda: ready.isdisjoint(names))
         return len(names) / took, per_item(used, len(names))
-
-    async def _by_hand(self) -> list[str]:
-        names = [pod["metadata"]["name"] for pod in await self.api.list("pods", self.namespace)]
-        return [name for name in names if name.startswith(BY_HAND)]
 
     async def create(self) -> Json:
         """All instances at once, until each is Running: the round with the median ratio, and all ratios."""

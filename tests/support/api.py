@@ -118,10 +118,12 @@ class Api:
             if refused.status != 404:
                 raise
 
-    async def watch(self, resource: str, namespace: str, opened: asyncio.Event | None = None) -> AsyncIterator[Json]:
+    async def watch(
+        self, resource: str, namespace: str, opened: asyncio.Event | None = None, query: str = ""
+    ) -> AsyncIterator[Json]:
         """Watch events for ever, what exists first; from the moment that ``opened`` is set none is missed."""
         assert self._session is not None, "use `async with`"
-        path = path_of(resource, namespace) + "?watch=true"
+        path = path_of(resource, namespace) + "?watch=true" + query
         async with self._session.get(path, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 22) as response:
             assert response.status == 200, await response.text()
             if opened is not None:

@@ -236,7 +236,7 @@ class Fleet:
         cost = await self.asked()
         cost.subtract(before)
         own = own_writes(await self.operator.page("/metrics")) - own
-        again, _ = await self.pairs()
+        again, pair_cpu_after = await self.pairs()
         count = len(self.names)
         written, refused = writes(cost), conflicts(cost)
         return {
@@ -245,6 +245,7 @@ class Fleet:
             "ratio": round(count / took / statistics.fmean((plain, again)), 2),
             "cpu_ms_per_instance": per_item(used, count),
             "cpu_ms_per_pair": pair_cpu,
+            "cpu_ms_per_pair_after": pair_cpu_after,
             "event_loop_lag_ms": round(1000 * lag / max(1, looks), 2),
             "writes_per_instance": round(written.total() / count, 2),
             "operator_writes_per_instance": round(own / count, 2),

@@ -236,6 +236,7 @@ class Fleet:
         cost = await self.asked()
         cost.subtract(before)
         own = own_writes(await self.operator.page("/metrics")) - own
+        await self.marked()
         again, pair_cpu_after = await self.pairs()
         count = len(self.names)
         written, refused = writes(cost), conflicts(cost)
@@ -255,6 +256,11 @@ class Fleet:
             "conflicts_per_instance": round(refused.total() / count, 3),
             "conflicts_by_kind": {kind: round(n / count, 3) for kind, n in refused.most_common()},
         }
+
+    async def marked(self) -> None:
+        """Wait until the operator has said of each pod that nobody uses it: a write that is no part of a creation."""
+        await asyncio.sleep(UNUSED_SECONDS + 10)
+        await self.at_rest()
 
     async def lag(self) -> tuple[float, float]:
         """How late the operator's event loop was so far: seconds over all looks, and how many looks."""
@@ -373,8 +379,7 @@ class Fleet:
     # ---- rest, restart, idle -----------------------------------------------------------
 
     async def rest(self) -> Json:
-        """Memory, and the share of a core while nothing happens: once all pods are marked as unused."""
-        await asyncio.sleep(UNUSED_SECONDS + 10)
+        """Memory, and the share of a core while nothing happens."""
         await self.at_rest()
         used, began = cpu_seconds(self.pid), time.monotonic()
         await asyncio.sleep(REST_SECONDS)

@@ -34,6 +34,15 @@ PLOTS = (
         ),
     ),
     Plot(
+        "growth-everybody",
+        "everybody, API server and all: CPU milliseconds",
+        (
+            ("an instance created", ("create", "cpu_ms_per_instance", "all")),
+            ("a pair by hand, alone", ("create", "cpu_ms_per_pair", "all")),
+            ("a pair beside so many instances", ("create", "cpu_ms_per_pair_after", "all")),
+        ),
+    ),
+    Plot(
         "growth-memory",
         "operator: MiB",
         (

@@ -134,6 +134,9 @@ def _handler(
             store.remove(kind, meta.get("namespace", ""), meta["name"], meta["uid"], meta.get("resourceVersion", ""))
         else:
             resync.take(resource, kind, item)
+        # kopf's Body and its views refer to each other, so the event, some hundred dicts, would stay until the garbage
+        # collector finds them; and the last one of each object for as long as kopf's worker waits for another.
+        item.clear()
 
     return on_event
 

@@ -106,7 +106,7 @@ def registry(
     kopf.on.login(registry=result)(log_in)
     for what in watched:
         kopf.on.event(*_spec(what.resource), registry=result, id=what.resource.plural)(
-            _handler(what.resource, what.kind, store, resync, metrics, wanted)
+            handler(what.resource, what.kind, store, resync, metrics, wanted)
         )
     return result
 
@@ -115,7 +115,7 @@ def _spec(resource: Resource) -> tuple[str, str, str]:
     return resource.group, resource.version, resource.plural
 
 
-def _handler(
+def handler(
     resource: Resource,
     kind: type[AnyObject],
     store: Store,
@@ -123,6 +123,7 @@ def _handler(
     metrics: Metrics,
     wanted: kopf.OperatorSettings,
 ) -> Any:
+    """What takes an event of kopf's into ``store``, and keeps nothing of it."""
     seen = metrics.watch_events.labels(resource.plural)
 
     async def on_event(event: Any, **_: Any) -> None:

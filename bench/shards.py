@@ -28,7 +28,7 @@ import uvloop
 from avatar_operator.domain.shards import ALL, Shard
 from bench.figures import Json, cpu_seconds, where
 from bench.fleet import IN_FLIGHT, Fleet, at_once, running
-from tests.support.api import Api
+from tests.support.api import Api, until
 from tests.support.cluster import OwnCluster
 from tests.support.operator import Operator
 
@@ -47,6 +47,17 @@ async def _start(fleet: Fleet) -> None:
     await fleet.seen.until("all being Running", lambda: fleet.in_phase("Running") == len(fleet.names))
 
 
+async def _gone(api: Api, namespace: str) -> None:
+    """Delete it and wait: what is left of one round would be work for the operators of the next."""
+    await api.delete("namespaces", "", namespace)
+
+    async def left() -> int:
+        found = (await api.call("GET", "/api/v1/namespaces"))["items"]
+        return sum(item["metadata"]["name"] == namespace for item in found)
+
+    await until(f"namespace {namespace} being gone", left, lambda count: not count, 300, 1)
+
+
 async def create(own: OwnCluster, api: Api, shards: Sequence[Shard], count: int, folder: Path) -> Json:
     """The rate and each operator's CPU milliseconds for one of ``count`` instances, half of them for each of TWO."""
     namespaces = [_namespace(shard) for shard in TWO]
@@ -60,7 +71,7 @@ async def create(own: OwnCluster, api: Api, shards: Sequence[Shard], count: int,
         fleets = []
         for namespace in namespaces:
             await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
-            stack.push_async_callback(api.delete, "namespaces", "", namespace)
+            stack.push_async_callback(_gone, api, namespace)
             fleets.append(Fleet(own, api, operators[0], namespace, count // 2))
         await asyncio.gather(*(operator.start() for operator in operators))
         for fleet in fleets:

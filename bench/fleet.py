@@ -379,7 +379,7 @@ class Fleet:
     # ---- rest, restart, idle -----------------------------------------------------------
 
     async def rest(self) -> Json:
-        """Memory, and the share of a core while nothing happens."""
+        """Memory, and the share of a core while nothing happens; right after create(), which leaves no pod to mark."""
         await self.at_rest()
         used, began = cpu_seconds(self.pid), time.monotonic()
         await asyncio.sleep(REST_SECONDS)

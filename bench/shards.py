@@ -50,12 +50,13 @@ async def _start(fleet: Fleet) -> None:
 async def _gone(api: Api, namespace: str) -> None:
     """Delete it and wait: what is left of one round would be work for the operators of the next."""
     await api.delete("namespaces", "", namespace)
-
-    async def left() -> int:
-        found = (await api.call("GET", "/api/v1/namespaces"))["items"]
-        return sum(item["metadata"]["name"] == namespace for item in found)
-
-    await until(f"namespace {namespace} being gone", left, lambda count: not count, 300, 1)
+    await until(
+        f"namespace {namespace} being gone",
+        lambda: api.get("namespaces", "", namespace),
+        lambda found: found is None,
+        300,
+        1,
+    )
 
 
 async def create(own: OwnCluster, api: Api, shards: Sequence[Shard], count: int, folder: Path) -> Json:

@@ -33,7 +33,7 @@ FAULTS = ("stopped", "frozen", "etcd", "stalled")
 # Seconds. What the acceptance asks for; and how soon an operator may say that it hears nothing.
 CONSISTENT = 15.0
 TOLD = 30.0
-# kopf opens a stream anew in which nothing, not even a bookmark, came for 70 s.
+# A watch is opened anew when it has been silent for 15 s longer than it may be open, 72 s at most.
 STALL = 90.0
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from avatar_operator.domain.gpunode import GpuNode
 from avatar_operator.domain.resources import Avatar, Instance
-from avatar_operator.kube import credentials, reflector
+from avatar_operator.kube import credentials, stream
 from avatar_operator.kube.client import KubeClient, Resource
 from avatar_operator.kube.kinds import AVATARS, INSTANCES
 from avatar_operator.kube.reflector import Reflector
@@ -96,7 +96,7 @@ async def test_what_happened_while_it_was_expired(world: World, proxy: Proxy, co
 async def test_a_stream_that_says_nothing_more(
     world: World, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reflector, "WATCH_SECONDS", 2)
+    monkeypatch.setattr(stream, "WATCH_SECONDS", 2)
     monkeypatch.setattr("avatar_operator.kube.client.REQUEST_TIMEOUT_SECONDS", 1.0)
     async with client_of(proxy, tmp_path) as client:
         copy = Reflector(client, INSTANCES, Instance, world.namespace)

@@ -19,9 +19,8 @@ import aiohttp
 from tests.support.api import until
 
 ROOT = Path(__file__).resolve().parents[2]
-# As in the operator's image, where the client for tests is not installed: kopf would load it if it were there, which
-# doubles the time of a start. Compiled files are kept out of the tree and kept: there are many starts.
-_MAIN = "import sys; sys.modules['kubernetes'] = None; from avatar_operator.cli.main import app; app()"
+_MAIN = "from avatar_operator.cli.main import app; app()"
+# Compiled files are kept out of the tree and kept: there are many starts.
 _CACHE = str(Path(tempfile.gettempdir()) / f"avatar-operator-tests-{os.getuid()}" / "pycache")
 
 

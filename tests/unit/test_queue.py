@@ -135,6 +135,35 @@ async def test_add_after_waits() -> None:
     assert asyncio.get_running_loop().time() - began >= 0.045
 
 
+async def test_what_happens_goes_before_what_is_due_but_for_a_share() -> None:
+    """Where thousands are due at once, a user who comes does not wait for them, nor they for ever."""
+    queue: WorkQueue[str] = WorkQueue()
+    for n in range(20):
+        queue.add_after(f"due{n}", 0)
+    await asyncio.sleep(0.01)
+    queue.add("backlog", low=True)
+    for n in range(9):
+        queue.add(f"live{n}")
+    got = [await take(queue) for _ in range(30)]
+    share = module.DUE_SHARE
+    assert [n for n, key in enumerate(got[: 9 + 3]) if key.startswith("due")] == [0, share, 2 * share]
+    assert [key for key in got if key.startswith("live")] == [f"live{n}" for n in range(9)]
+    assert [key for key in got if key.startswith("due")] == [f"due{n}" for n in range(20)]
+    assert got[-1] == "backlog"
+    assert await empty(queue)
+
+
+async def test_a_live_event_brings_a_due_key_forward() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in ("a", "b", "c", "d"):
+        queue.add_after(key, 0)
+    await asyncio.sleep(0.01)
+    queue.add("d")
+    assert sorted([await take(queue), await take(queue)]) == ["a", "d"]
+    assert [await take(queue), await take(queue)] == ["b", "c"]
+    assert await empty(queue), "it waited in two lines and comes once"
+
+
 @pytest.mark.parametrize("delays", [(0.02, 5.0), (5.0, 0.02)], ids=["earliest-first", "earliest-last"])
 async def test_of_several_delays_the_earliest_counts(delays: tuple[float, float]) -> None:
     queue: WorkQueue[str] = WorkQueue()

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from avatar_operator.kube.client import KubeClient
 
-from .forbidden import Forbidden
 from .reconciler import Reconciler
 from .resync import Resync
+from .watch import Watches
 
 # A reconcile that takes longer than this hangs (its requests time out long before).
 STUCK_SECONDS = 180.0
@@ -27,13 +27,13 @@ class Health:
         client: KubeClient,
         resync: Resync,
         reconciler: Reconciler,
-        forbidden: Forbidden,
+        watches: Watches,
         tasks_failed: Callable[[], str],
         ending: Callable[[], bool],
     ) -> None:
         self._client = client
         self._resync = resync
-        self._forbidden = forbidden
+        self._watches = watches
         self._reconciler = reconciler
         self._tasks_failed = tasks_failed
         self._ending = ending
@@ -57,8 +57,8 @@ class Health:
         if (silent := self._client.silent_for) > SILENT_SECONDS:
             # Nothing that a restart would cure: it knows what runs, and waits.
             return f"the API server has not answered for {silent:.0f} s"
-        if forbidden := self._forbidden.problem():
-            return forbidden
+        if trouble := self._watches.trouble():
+            return trouble
         age = time.monotonic() - self._resync.synced_at
         if age > STALE_PERIODS * self._resync.period + STALE_SECONDS:
             why = f": {self._resync.problem}" if self._resync.problem else ""

@@ -7,6 +7,7 @@ patches made 30 serial handler calls there).
 from __future__ import annotations
 
 import asyncio
+import enum
 import heapq
 import itertools
 import random
@@ -21,16 +22,26 @@ BACKOFF_BASE_SECONDS = 0.05
 BACKOFF_LIMIT_SECONDS = 60.0
 # So many keys at a time are a quiet day; with more, what can wait does.
 QUIET = 8
+# Of so many keys that are taken one is what is due, however much happens.
+DUE_SHARE = 4
+
+
+class Line(enum.IntEnum):
+    """What a key waits in: it happened just now, its time has come, or it can wait for both."""
+
+    LIVE = 0
+    DUE = 1
+    BACKLOG = 2
 
 
 class WorkQueue(Generic[K]):
     """Keys to reconcile. Times are seconds of the monotonic clock."""
 
     def __init__(self) -> None:
-        self._ready: deque[K] = deque()
-        self._later: deque[K] = deque()
-        self._queued: dict[K, float] = {}
-        self._low: set[K] = set()
+        self._lines: dict[Line, deque[K]] = {line: deque() for line in Line}
+        # In which line, and since when. What else is in the lines is void: it was brought forward.
+        self._queued: dict[K, tuple[Line, float]] = {}
+        self._taken = 0
         self._running: set[K] = set()
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
@@ -52,13 +63,17 @@ class WorkQueue(Generic[K]):
     def add(self, key: K, *, low: bool = False) -> None:
         """Queue ``key`` unless it is queued; one that is being worked on comes again after.
 
-        ``low``: behind everything that was added normally (a backlog after a
-        restart must not make live events wait). Adding it normally as well
-        brings it forward. A key that the API server asked to leave alone for
-        a while (``at_least`` of retry()) is queued when that is over.
+        ``low``: behind everything else (a backlog after a restart must not
+        make live events wait). Adding it normally as well brings it forward.
+        A key that the API server asked to leave alone for a while
+        (``at_least`` of retry()) is queued when that is over.
         """
+        self._add(key, Line.BACKLOG if low else Line.LIVE)
+
+    def _add(self, key: K, line: Line) -> None:
+        now = time.monotonic()
         if key in self._not_before:
-            wait = self._not_before[key] - time.monotonic()
+            wait = self._not_before[key] - now
             if wait > 0:
                 self.add_after(key, wait)
                 return
@@ -66,18 +81,19 @@ class WorkQueue(Generic[K]):
         if key in self._running:
             self._again.add(key)
             return
-        if key in self._queued and (low or key not in self._low):
+        known, since = self._queued.get(key, (None, now))
+        if known is not None and known <= line:
             return
-        self._queued.setdefault(key, time.monotonic())
-        if low:
-            self._low.add(key)
-        else:
-            self._low.discard(key)
-        (self._later if low else self._ready).append(key)
+        self._queued[key] = line, since
+        self._lines[line].append(key)
         self._wakeup.set()
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Queue ``key`` in ``seconds``; of several calls the earliest counts."""
+        """Queue ``key`` in ``seconds``; of several calls the earliest counts.
+
+        What happens meanwhile goes before it, but for a share: where thousands are due at once, a user who comes
+        must not wait for them, nor they for ever.
+        """
         due = time.monotonic() + max(0.0, seconds)
         if key in self._due and self._due[key] <= due:
             return
@@ -110,18 +126,24 @@ class WorkQueue(Generic[K]):
     async def get(self) -> tuple[K, float]:
         """The next key and the seconds that it waited. Call done() after."""
         while True:
-            line = self._ready or self._later
-            if line:
-                key = line.popleft()
-                if (key in self._low) is not (line is self._later):
-                    # Brought forward since, or served already: this entry is void.
-                    continue
-                since = self._queued.pop(key)
-                self._low.discard(key)
-                self._running.add(key)
-                return key, time.monotonic() - since
-            self._wakeup.clear()
-            await self._wakeup.wait()
+            line = self._line()
+            if line is None:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+                continue
+            key = self._lines[line].popleft()
+            known, since = self._queued.get(key, (None, 0.0))
+            if known is not line:
+                continue
+            del self._queued[key]
+            self._running.add(key)
+            self._taken += 1
+            return key, time.monotonic() - since
+
+    def _line(self) -> Line | None:
+        if self._lines[Line.DUE] and self._taken % DUE_SHARE == 0:
+            return Line.DUE
+        return next((line for line, keys in self._lines.items() if keys), None)
 
     def done(self, key: K) -> None:
         """The work on ``key`` has ended; it comes again if it was added meanwhile."""
@@ -146,5 +168,5 @@ class WorkQueue(Generic[K]):
             # An earlier call for the same key has overtaken this entry.
             if self._due.get(key) == due:
                 del self._due[key]
-                self.add(key)
+                self._add(key, Line.DUE)
         self._arm()

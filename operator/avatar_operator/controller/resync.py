@@ -1,56 +1,47 @@
-"""Holding the store against the API server: at start, and every so often.
+"""Holding the store against the API server, every so often.
 
-A watch can miss a deletion (research: kopf e2) or be dead while it looks
-alive. A LIST of metadata is compared with the store; what differs still after
-a moment is put right, counted, and makes the operator not ready until a
-resync finds nothing.
+A watch can be dead while it looks alive. A LIST of metadata is compared with
+the store; what differs still after a moment is put right, counted, and makes
+the operator not ready until a resync finds nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import random
 import time
 from collections.abc import Sequence
 
-import msgspec
-
-from avatar_operator.kube.client import PARTIAL_LIST, Json, KubeClient, Resource
+from avatar_operator.kube.client import PARTIAL_LIST, KubeClient
 from avatar_operator.kube.errors import ApiError, NotFoundError
 from avatar_operator.kube.glance import glance
-from avatar_operator.kube.kinds import AnyObject
 
+from .intake import Intake
 from .keys import ObjectId
 from .metrics import Metrics
 from .store import Store
-from .watched import Watched
+from .watched import Watched, places
 
 log = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 60.0
 # How long an event may be on its way before its absence counts as missed.
 GRACE_SECONDS = 3.0
-# The first comparison comes early: what went between our first LIST and the watch's own was seen by neither.
-# One that had to correct something is followed by another as soon.
+# A comparison that had to correct something is followed by another so soon.
 SOON_SECONDS = 1.0
 # While the API server is away it is asked again at this distance at most: nobody waits longer when it is back.
 AGAIN_SECONDS = 5.0
 
 
-@functools.cache
-def _decoder(kind: type[AnyObject]) -> msgspec.json.Decoder[AnyObject]:
-    return msgspec.json.Decoder(kind)
-
-
 class Resync:
-    """Lists everything into the store, then keeps comparing."""
+    """Keeps comparing; ``problem`` says why the last LIST failed (empty = it did not)."""
 
     def __init__(
         self,
         client: KubeClient,
         store: Store,
+        intake: Intake,
         metrics: Metrics,
         watched: Sequence[Watched],
         namespaces: Sequence[str],
@@ -58,34 +49,21 @@ class Resync:
     ) -> None:
         self._client = client
         self._store = store
+        self._intake = intake
         self._metrics = metrics
-        self._lists = [
-            (what, namespace)
-            for what in watched
-            for namespace in (("",) if what.cluster_scoped else tuple(namespaces) or ("",))
-        ]
+        self._lists = places(watched, namespaces)
         self.period = period
         self.synced_at: float | None = None
         self.missed = 0
-        # Why the last LIST failed; empty = it did not.
         self.problem = ""
 
-    async def load(self) -> None:
-        """The first LIST of everything: the store is whole when this returns."""
-        for what, namespace in self._lists:
-            try:
-                async for page in self._client.pages(what.resource, namespace, what.selector):
-                    for item in page.items or ():
-                        self.read(what.resource, what.kind, item)
-            except ApiError as error:
-                self.problem = str(error)
-                raise
-        self._store.gpus.loading = False
+    def loaded(self) -> None:
+        """Everything was listed a moment ago: the store is whole."""
         self._done(0)
 
     async def run(self) -> None:
         """Compare for ever."""
-        delay, failures = SOON_SECONDS, 0
+        delay, failures = self.period, 0
         while True:
             await asyncio.sleep(delay)
             jitter = random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
@@ -119,25 +97,8 @@ class Resync:
             for key in [k for k, version in found.items() if again.get(k) == version]:
                 missed += 1
                 self._metrics.resync_corrections.labels(what.resource.plural).inc()
-                await self._correct(what.resource, what.kind, key)
+                await self._correct(what, key)
         return missed
-
-    def take(self, resource: Resource, kind: type[AnyObject], item: Json) -> None:
-        """Convert an object into the store; one that does not fit is counted and skipped."""
-        try:
-            self._store.apply(msgspec.convert(item, kind))
-        except (msgspec.ValidationError, ValueError) as error:
-            self._metrics.bad_objects.labels(resource.plural).inc()
-            name = item.get("metadata", {}).get("name")
-            log.error("%s %s does not fit its schema and is skipped: %s", resource.plural, name, error)
-
-    def read(self, resource: Resource, kind: type[AnyObject], item: msgspec.Raw | bytes) -> None:
-        """The same with an object as JSON."""
-        try:
-            self._store.apply(_decoder(kind).decode(item))
-        except (msgspec.ValidationError, ValueError):
-            # To be told by name.
-            self.take(resource, kind, msgspec.json.decode(item))
 
     async def _differing(self, what: Watched, namespace: str) -> dict[ObjectId, str]:
         """Objects with another version in the API server than here ("" = gone there)."""
@@ -156,14 +117,14 @@ class Resync:
         gone = (key for key in here if key not in there and key in now and namespace in ("", key[0]))
         return {**differing, **dict.fromkeys(gone, "")}
 
-    async def _correct(self, resource: Resource, kind: type[AnyObject], key: ObjectId) -> None:
-        log.warning("the watch missed %s %s/%s; corrected", resource.plural, *key)
+    async def _correct(self, what: Watched, key: ObjectId) -> None:
+        log.warning("the watch missed %s %s/%s; corrected", what.resource.plural, *key)
         try:
-            found = await self._client.get(resource, *key)
+            found = await self._client.get(what.resource, *key)
             self._store.unbury(glance(found).metadata.uid)
-            self.read(resource, kind, found)
+            self._intake.read(what, found)
         except NotFoundError:
-            self._store.remove(kind, *key)
+            self._store.remove(what.kind, *key)
 
     def _done(self, missed: int) -> None:
         self.missed = missed

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import aiohttp
-import kopf
 
 from avatar_operator import __version__
 from avatar_operator.domain.shards import ALL, Shard
@@ -23,13 +22,12 @@ from avatar_operator.kube.errors import ApiError
 from avatar_operator.kube.events import Recorder
 from avatar_operator.process import heap, http
 
-from . import watch
 from .auditor import Auditor
 from .budgets import Budgets
 from .executor import Executor
-from .forbidden import Forbidden
 from .gpus import GpuIndex
 from .health import Health
+from .intake import Intake
 from .keys import Key, PoolKey
 from .leader import Alone, Leadership
 from .metrics import Metrics, StoreCollector
@@ -39,6 +37,7 @@ from .reconciler import Reconciler
 from .resync import AGAIN_SECONDS, PERIOD_SECONDS, Resync
 from .store import Store
 from .tts_worker import TtsWorker
+from .watch import Watches
 from .watched import watched
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,6 @@ log = logging.getLogger(__name__)
 WORKERS = 32
 # In-flight writes may end by themselves within this on shutdown.
 STOP_SECONDS = 5.0
-WATCH_STOP_SECONDS = 1.0
 
 
 class OperatorError(Exception):
@@ -76,15 +74,14 @@ class Options:
 class _Parts:
     """What runs for as long as the process does."""
 
+    server: str
     client: KubeClient
-    login: kopf.AiohttpSession
-    store: Store
     metrics: Metrics
     reconciler: Reconciler
     recorder: Recorder
+    watches: Watches
     resync: Resync
     auditor: Auditor
-    forbidden: Forbidden
     leadership: Leadership | Alone
 
 
@@ -123,13 +120,11 @@ async def run(options: Options) -> None:
         reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech, Budgets(client, recorder))
         what = watched(nodes=options.nodes)
         auditor = Auditor(store, changed, recorder, metrics, leadership, options.resync, options.shard)
-        resync = Resync(client, store, metrics, what, options.namespaces, options.resync)
-        # kopf closes the session that it is given, when a stream is beyond repair; ours must outlive that.
-        forbidden = Forbidden()
-        watching = credentials.open_session(found, f"avatar-operator/{__version__}", session, forbidden.trace())
-        login = kopf.AiohttpSession(server=found.server, aiohttp_session=watching)
+        intake = Intake(store, metrics)
+        watches = Watches(client, store, intake, metrics, what, options.namespaces)
+        resync = Resync(client, store, intake, metrics, what, options.namespaces, options.resync)
         try:
-            parts = _Parts(client, login, store, metrics, reconciler, recorder, resync, auditor, forbidden, leadership)
+            parts = _Parts(found.server, client, metrics, reconciler, recorder, watches, resync, auditor, leadership)
             await _run_parts(options, parts)
         finally:
             await leadership.release()
@@ -145,7 +140,7 @@ def _leadership(lease: str, client: KubeClient) -> Leadership | Alone:
 
 
 async def _run_parts(options: Options, parts: _Parts) -> None:
-    stop, watching = asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
     _take_signals(stop)
     tasks: list[asyncio.Task[None]] = []
 
@@ -153,69 +148,41 @@ async def _run_parts(options: Options, parts: _Parts) -> None:
         return next((f"{t.get_name()} has ended" for t in tasks if t.done() and not stop.is_set()), "")
 
     try:
-        health = Health(parts.client, parts.resync, parts.reconciler, parts.forbidden, failed, stop.is_set)
+        health = Health(parts.client, parts.resync, parts.reconciler, parts.watches, failed, stop.is_set)
         runner = await http.serve(options.listen, parts.metrics.registry, health)
     except OSError as error:
         raise OperatorError(f"cannot listen on {options.listen} (--listen): {error}") from error
     try:
-        if not await _load(parts.resync, stop):
+        if not await _load(parts, stop):
             return
         parts.reconciler.loading = False
         heap.keep()
-        streams = watch.run(
-            watched(nodes=options.nodes),
-            parts.store,
-            parts.resync,
-            parts.metrics,
-            parts.login,
-            options.namespaces,
-            watching,
-        )
         running = {
+            "watches": parts.watches.run(),
             "resync": parts.resync.run(),
             "events": parts.recorder.run(),
             # Before the workers: its first look is at what they find.
             "audit": parts.auditor.run(),
-            "streams": _until_closed(parts.login.aiohttp_session),
             **{f"worker-{n}": parts.reconciler.work() for n in range(WORKERS)},
             "lease": parts.leadership.run(),
-            # The last one: kopf cancels, when it ends, every task that was started after it.
-            "watch": streams,
         }
         tasks += [asyncio.create_task(part, name=name) for name, part in running.items()]
-        flags = [asyncio.create_task(flag.wait()) for flag in (watching, stop)]
-        await asyncio.wait([*tasks, *flags], return_when=asyncio.FIRST_COMPLETED)
-        # kopf has taken the signals over by now, and would take 5 s to end by them.
-        _take_signals(stop)
-        log.info("running", extra={"version": __version__, "server": parts.login.server, "pid": os.getpid()})
-        await asyncio.wait([*tasks, flags[1]], return_when=asyncio.FIRST_COMPLETED)
+        log.info("running", extra={"version": __version__, "server": parts.server, "pid": os.getpid()})
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
-            # A signal that kopf got ends it without an error.
-            if task.done() and not stop.is_set() and (task.get_name() != "watch" or task.exception()):
+            if task.done() and not stop.is_set():
                 raise OperatorError(f"{task.get_name()} has ended: {task.exception()}") from task.exception()
     finally:
         stop.set()
         for task in tasks:
             task.cancel()
         if tasks:
-            # The last one is kopf's, which writes nothing, and does not end once a stream was beyond repair.
-            _, hanging = await asyncio.wait(tasks[:-1], timeout=STOP_SECONDS)
-            _, deaf = await asyncio.wait(tasks[-1:], timeout=WATCH_STOP_SECONDS)
-            if hanging | deaf:
-                log.warning("did not end in time: %s", ", ".join(t.get_name() for t in hanging | deaf))
+            _, hanging = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+            if hanging:
+                log.warning("did not end in time: %s", ", ".join(t.get_name() for t in hanging))
         await runner.cleanup()
         log.info("stopped")
-
-
-async def _until_closed(session: aiohttp.ClientSession) -> None:
-    """End when kopf has closed the session of its streams.
-
-    It does so when one of them fails beyond repair, and may then wait for ever
-    to be let in again: a process that looks alive and hears nothing.
-    """
-    while not session.closed:  # noqa: ASYNC110 - aiohttp has no event for it
-        await asyncio.sleep(0.5)
-    raise OperatorError("a watch failed beyond repair (its error is above)")
 
 
 def _take_signals(stop: asyncio.Event) -> None:
@@ -223,13 +190,14 @@ def _take_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
-async def _load(resync: Resync, stop: asyncio.Event) -> bool:
+async def _load(parts: _Parts, stop: asyncio.Event) -> bool:
     """List everything, however long the API server takes to answer; False when told to stop."""
     delay = 0.5
     while not stop.is_set():
         try:
-            await resync.load()
+            await parts.watches.load()
         except ApiError as error:
+            parts.resync.problem = str(error)
             log.warning("cannot list yet: %s; again in %.1f s", error, delay)
             try:
                 async with asyncio.timeout(delay):
@@ -237,5 +205,6 @@ async def _load(resync: Resync, stop: asyncio.Event) -> bool:
             except TimeoutError:
                 delay = min(AGAIN_SECONDS, delay * 2)
         else:
+            parts.resync.loaded()
             return True
     return False

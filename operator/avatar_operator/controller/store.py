@@ -182,6 +182,11 @@ class Store:
             if len(self._gone) > TOMBSTONES:
                 del self._gone[next(iter(self._gone))]
 
+    def knows(self, kind: type[AnyObject], namespace: str, name: str, uid: str, version: str) -> bool:
+        """Whether that state of an object, or a newer one, has been taken in: it would not be again."""
+        known = self._objects[kind].get((namespace, name))
+        return known is not None and known.metadata.uid == uid and int(version) <= version_of(known.metadata)
+
     def metas(self, kind: type[AnyObject]) -> dict[ObjectId, Meta]:
         """Metadata of everything known of a kind, for comparison with a LIST."""
         return {key: item.metadata for key, item in self._objects[kind].items()}

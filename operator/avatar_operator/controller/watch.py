@@ -1,163 +1,102 @@
-"""kopf as what it is best at here: the watch streams, reconnecting, and the process around them.
+"""What feeds the store: a stream for each watched resource, in each watched namespace.
 
-Only ``on.event`` is used: no annotations, no finalizers, no writes of kopf's
-own. Its handlers feed the store and await nothing (research: kopf 1.4–1.7).
+Listed once, in order, then followed from there: nothing is between the LIST
+and the watch that neither has seen.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
-import kopf
+import msgspec
 
-from avatar_operator.domain.names import GROUP
-from avatar_operator.kube.client import Resource
-from avatar_operator.kube.kinds import AnyObject
+from avatar_operator.kube.client import KubeClient, Page
+from avatar_operator.kube.glance import Where, glance
+from avatar_operator.kube.stream import Stream
 
+from .intake import Intake
+from .keys import ObjectId, version_of
 from .metrics import Metrics
-from .resync import AGAIN_SECONDS, Resync
 from .store import Store
-from .watched import Watched
+from .watched import Watched, places
 
-# kopf has a worker for each object, which holds the last event, as dicts, while it waits so long for another one. Of
-# what was listed none comes soon: with 5,000 instances that was 350 MiB at a start, most of it never given back. But
-# to start a worker for each live event makes patches a fifth dearer.
-LISTED_SECONDS, LIVE_SECONDS = 0.2, 5.0
+# A stream that breaks is opened anew at once: so long is longer than that takes, and than the API server's restart.
+DEAF_SECONDS = 20.0
 
 
-class _NoDiffBase(kopf.DiffBaseStorage):
-    """Remembers nothing: on.event needs no differences, and building them costs half of each event."""
+class Feed(Stream):
+    """One resource in one namespace (empty = all), into the store."""
 
-    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
-        return {}
+    def __init__(
+        self, client: KubeClient, store: Store, intake: Intake, metrics: Metrics, what: Watched, namespace: str
+    ) -> None:
+        super().__init__(client, what.resource, namespace, selector=what.selector)
+        self._store = store
+        self._intake = intake
+        self._what = what
+        self._seen = metrics.watch_events.labels(what.resource.plural)
 
-    def fetch(self, *, body: Any) -> Any:
-        return None
+    async def take_list(self, pages: AsyncIterator[Page]) -> int:
+        """Take in everything that there is, and forget what is not; the list's resourceVersion."""
+        there: set[ObjectId] = set()
+        listed_at = 0
+        async for page in pages:
+            listed_at = int(page.version)
+            for item in page.items or ():
+                where = glance(item).metadata
+                there.add((where.namespace, where.name))
+                self._intake.read(self._what, item)
+        for key, meta in self._store.metas(self._what.kind).items():
+            # One of our own writes may be newer than the list.
+            if key not in there and self.namespace in ("", key[0]) and version_of(meta) <= listed_at:
+                self._store.remove(self._what.kind, *key, meta.uid, str(listed_at))
+        return listed_at
 
-    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
-        return None
+    def take_event(self, kind: str, where: Where, item: msgspec.Raw) -> None:
+        """Take in a change."""
+        self._seen.inc()
+        self._intake.event(self._what, kind, where, item)
 
-
-class _NoProgress(kopf.ProgressStorage):
-    """Knows of no handler's progress: those of on.event have none, and are looked for at each event."""
-
-    def fetch(self, *, key: Any, body: Any) -> None:
-        return None
-
-    def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
-        return None
-
-    def purge(self, *, key: Any, body: Any, patch: Any) -> None:
-        return None
-
-    def touch(self, *, body: Any, patch: Any, value: str | None) -> None:
-        return None
-
-    def clear(self, *, essence: Any) -> Any:
-        return essence
-
-
-class _Backoffs:
-    """Endless, growing, with jitter: kopf gives a stream up after a finite list."""
-
-    def __iter__(self) -> Iterator[float]:
-        delay = 0.5
-        while True:
-            yield delay * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
-            delay = min(AGAIN_SECONDS, delay * 2)
+    def take_absence(self) -> None:
+        """Never happens: nothing that the operator needs is optional."""
 
 
-def settings(watched: Sequence[Watched]) -> kopf.OperatorSettings:
-    """kopf's settings; each line cures something that research/kopf.md measured."""
-    result = kopf.OperatorSettings()
-    result.persistence.diffbase_storage = _NoDiffBase()
-    result.persistence.progress_storage = _NoProgress()
-    result.persistence.finalizer = f"{GROUP}/unused"
-    result.posting.enabled = False
-    result.posting.loggers = False
-    result.scanning.disabled = True
-    result.networking.error_backoffs = _Backoffs()
-    result.networking.request_timeout = 120
-    result.networking.connect_timeout = 5
-    result.watching.chunk_size = 200
-    for what in watched:
-        if what.selector:
-            result.watching.label_selectors[_spec(what.resource)] = what.selector
-    return result
+class Watches:
+    """All streams of the operator."""
 
+    def __init__(
+        self,
+        client: KubeClient,
+        store: Store,
+        intake: Intake,
+        metrics: Metrics,
+        watched: Sequence[Watched],
+        namespaces: Sequence[str],
+    ) -> None:
+        self._store = store
+        self._feeds = [
+            Feed(client, store, intake, metrics, what, namespace) for what, namespace in places(watched, namespaces)
+        ]
 
-def registry(
-    watched: Sequence[Watched],
-    store: Store,
-    resync: Resync,
-    metrics: Metrics,
-    login: kopf.AiohttpSession,
-    wanted: kopf.OperatorSettings,
-) -> kopf.OperatorRegistry:
-    """Handlers that carry every event of the watched kinds into ``store``; ``wanted``: kopf's settings."""
-    result = kopf.OperatorRegistry()
+    async def load(self) -> None:
+        """LIST everything: the store is whole when this returns. Raises ApiError; to be called again then."""
+        for feed in self._feeds:
+            if not feed.synced.is_set():
+                await feed.load()
+        self._store.gpus.loading = False
 
-    async def log_in(**_: Any) -> kopf.AiohttpSession:
-        return login
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for feed in self._feeds:
+                group.create_task(feed.run(), name=f"watch-{feed.resource.plural}")
 
-    kopf.on.login(registry=result)(log_in)
-    for what in watched:
-        kopf.on.event(*_spec(what.resource), registry=result, id=what.resource.plural)(
-            handler(what.resource, what.kind, store, resync, metrics, wanted)
-        )
-    return result
-
-
-def _spec(resource: Resource) -> tuple[str, str, str]:
-    return resource.group, resource.version, resource.plural
-
-
-def handler(
-    resource: Resource,
-    kind: type[AnyObject],
-    store: Store,
-    resync: Resync,
-    metrics: Metrics,
-    wanted: kopf.OperatorSettings,
-) -> Any:
-    """What takes an event of kopf's into ``store``, and keeps nothing of it."""
-    seen = metrics.watch_events.labels(resource.plural)
-
-    async def on_event(event: Any, **_: Any) -> None:
-        seen.inc()
-        wanted.queueing.idle_timeout = LISTED_SECONDS if event["type"] is None else LIVE_SECONDS
-        item = event["object"]
-        if event["type"] == "DELETED":
-            meta = item["metadata"]
-            store.remove(kind, meta.get("namespace", ""), meta["name"], meta["uid"], meta.get("resourceVersion", ""))
-        else:
-            resync.take(resource, kind, item)
-        # kopf's Body and its views refer to each other, so the event, some hundred dicts, would stay until the garbage
-        # collector finds them; and the last one of each object for as long as kopf's worker waits for another.
-        item.clear()
-
-    return on_event
-
-
-async def run(
-    watched: Sequence[Watched],
-    store: Store,
-    resync: Resync,
-    metrics: Metrics,
-    login: kopf.AiohttpSession,
-    namespaces: Sequence[str],
-    started: asyncio.Event,
-) -> None:
-    """Watch until cancelled; sets ``started``. Raises when a stream is beyond repair (kopf ≥ 1.45)."""
-    wanted = settings(watched)
-    await kopf.operator(
-        registry=registry(watched, store, resync, metrics, login, wanted),
-        settings=wanted,
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=list(namespaces),
-        ready_flag=started,
-    )
+    def trouble(self) -> str:
+        """What is not heard of, and why; empty = everything is, or was a moment ago."""
+        forbidden = sorted({feed.forbidden for feed in self._feeds if feed.forbidden})
+        if forbidden:
+            what = ", ".join(forbidden)
+            return f"the API server forbids (HTTP 403) to {what}: see the log for the RBAC rule that is missing"
+        deaf = (feed for feed in self._feeds if feed.deaf_for > DEAF_SECONDS)
+        return next((f"no watch of {f.resource.plural} for {f.deaf_for:.0f} s: {f.trouble}" for f in deaf), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from avatar_operator.domain.gpunode import GpuNode, Node
@@ -48,3 +49,12 @@ _OTHERS = (
 def watched(*, nodes: bool) -> tuple[Watched, ...]:
     """Everything that the store is fed from; without ``nodes`` nothing that is cluster-scoped."""
     return (*_NODES, *_OTHERS) if nodes else _OTHERS
+
+
+def places(watched: Sequence[Watched], namespaces: Sequence[str]) -> list[tuple[Watched, str]]:
+    """Each of them with each namespace that it is looked at in; "" = all, or none to be in. None given = all."""
+    return [
+        (what, namespace)
+        for what in watched
+        for namespace in (("",) if what.cluster_scoped else tuple(namespaces) or ("",))
+    ]

@@ -1,6 +1,6 @@
 """How to reach and be let into the API server: in a pod, or by a kubeconfig.
 
-One aiohttp session serves our client and kopf's watches alike: one TLS
+One aiohttp session serves requests and watches alike: one TLS
 context, one connection pool.
 """
 
@@ -215,17 +215,8 @@ def _bytes(entry: dict[str, Any], name: str) -> bytes | None:
     return None
 
 
-def open_session(
-    credentials: Credentials,
-    user_agent: str,
-    shared: aiohttp.ClientSession | None = None,
-    trace: aiohttp.TraceConfig | None = None,
-) -> aiohttp.ClientSession:
-    """A session that sends the current token with every request.
-
-    With ``shared`` it uses that session's connections, and closing it leaves
-    them open. ``trace`` hears of each answer.
-    """
+def open_session(credentials: Credentials, user_agent: str) -> aiohttp.ClientSession:
+    """A session that sends the current token with every request."""
 
     async def authorise(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         renewed = credentials.renew is not None
@@ -237,11 +228,9 @@ def open_session(
 
     tls = credentials.tls if credentials.tls is not None else True
     return aiohttp.ClientSession(
-        connector=shared.connector if shared is not None else aiohttp.TCPConnector(limit=0, ssl=tls),
-        connector_owner=shared is None,
+        connector=aiohttp.TCPConnector(limit=0, ssl=tls),
         headers=[("User-Agent", user_agent), *credentials.headers],
         proxy=credentials.proxy or None,
         middlewares=(authorise,),
-        trace_configs=[trace] if trace is not None else None,
         timeout=aiohttp.ClientTimeout(total=None, connect=5, sock_connect=5),
     )

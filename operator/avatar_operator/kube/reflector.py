@@ -1,36 +1,19 @@
-"""A local copy of one resource, kept by LIST and WATCH, that others can wait on.
-
-What kopf does for the operator, for processes that only look: one dict of
-structs, no handlers. A watch goes on where the last one ended; a version that
-is too old, or a broken stream, costs a backoff and at worst a new LIST.
-"""
+"""A local copy of one resource, kept by LIST and WATCH, that others can wait on: one dict of structs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from avatar_operator.domain.resources import Meta
 
-from .client import KubeClient, Resource
-from .errors import ApiError, NotFoundError, RejectedError
-from .glance import glance
-
-log = logging.getLogger(__name__)
-
-# A watch lives about so long (seconds): one that hears nothing is found out soon after.
-WATCH_SECONDS = 60
-BACKOFF_FIRST, BACKOFF_MOST = 0.2, 15.0
-# A resource that the cluster does not have, or does not let us see, is asked for again so often.
-ABSENT_SECONDS = 30.0
-GONE = 410
+from .client import KubeClient, Page, Resource
+from .glance import Where
+from .stream import Stream
 
 
 class HasMeta(Protocol):
@@ -52,33 +35,11 @@ class Key(NamedTuple):
     name: str
 
 
-class Event(msgspec.Struct, frozen=True):
-    """One line of a watch."""
-
-    type: str
-    object: msgspec.Raw
-
-
-class _Told(msgspec.Struct, frozen=True):
-    """What a bookmark or an error holds."""
-
-    code: int = 0
-    message: str = ""
-    metadata: dict[str, object] = {}
-
-
-class _TooOldError(Exception):
-    """The API server has forgotten the version to go on from."""
-
-
-class Reflector(Generic[T]):
+class Reflector(Stream, Generic[T]):
     """Objects of one resource in one namespace (empty = all), as the API server told them last.
 
-    ``optional``: a resource that is not there is an empty one, and no reason
-    not to be ready. ``selector`` and ``fields`` pick by labels and by fields.
     ``most``: only so many are kept, those that changed last (0 = all): of what
-    comes and is never taken back, like events.
-    ``trouble``: why it may be out of date at this moment; empty = it is not.
+    comes and is never taken back, like events. For the others see Stream.
     """
 
     def __init__(
@@ -93,20 +54,11 @@ class Reflector(Generic[T]):
         fields: str = "",
         most: int = 0,
     ) -> None:
-        self._client = client
-        self._resource = resource
-        self._namespace = namespace
-        self._optional = optional
-        self._selector, self._fields = selector, fields
+        super().__init__(client, resource, namespace, optional=optional, selector=selector, fields=fields)
         self._most = most
         self._decode = msgspec.json.Decoder(kind).decode
         self._items: dict[Key, T] = {}
         self._waiting: dict[Key, set[asyncio.Event]] = {}
-        self._version = 0
-        self.synced = asyncio.Event()
-        self.heard_at = time.monotonic()
-        self.relists = 0
-        self.trouble = ""
         # Called with the object before and after each change; None = not there.
         self.listeners: list[Callable[[T | None, T | None], None]] = []
 
@@ -145,7 +97,7 @@ class Reflector(Generic[T]):
         key, known = _key(item), self._items.get(_key(item))
         version = _version(item)
         # What is not here and not newer than the watch was deleted meanwhile.
-        newest = _version(known) if known is not None else self._version
+        newest = _version(known) if known is not None else self.version
         if version > newest:
             self._set(key, item)
         return item
@@ -171,54 +123,11 @@ class Reflector(Generic[T]):
 
     # ---- following ---------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Follow until cancelled; whatever fails is tried again."""
-        failures, listed = 0, False
-        while True:
-            began = time.monotonic()
-            try:
-                if not listed:
-                    await self._list()
-                    listed = True
-                await self._follow()
-                # A stream that ends at once is a failure, too.
-                failures = 0 if time.monotonic() - began > 1 else failures + 1
-            except _TooOldError as error:
-                log.info("%s: %s; listing anew", self._resource.plural, error)
-                listed, failures = False, failures + 1
-            except (NotFoundError, RejectedError) as error:
-                listed = False
-                if self._optional:
-                    self.trouble = ""
-                    self._absent(error)
-                    await asyncio.sleep(ABSENT_SECONDS)
-                    continue
-                failures += 1
-                self.trouble = error.message
-                log.warning("cannot list or watch %s: %s", self._resource.plural, error)
-            except (ApiError, msgspec.DecodeError, msgspec.ValidationError) as error:
-                failures = 1 if time.monotonic() - began > BACKOFF_MOST else failures + 1
-                # What cannot be decoded is read anew, in case the stream is at fault.
-                listed = listed and isinstance(error, ApiError)
-                self.trouble = str(error)
-                level = logging.INFO if failures < 3 else logging.WARNING
-                log.log(level, "watch of %s: %s", self._resource.plural, error)
-            if failures:
-                most = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(failures - 1, 10))
-                await asyncio.sleep(most * random.uniform(0.5, 1))  # noqa: S311 - spreads load
-
-    def _absent(self, error: ApiError) -> None:
-        for key in list(self._items):
-            self._set(key, None)
-        if not self.synced.is_set():
-            log.info("%s cannot be read and count as none: %s", self._resource.plural, error)
-        self.synced.set()
-        self.heard_at = time.monotonic()
-
-    async def _list(self) -> None:
+    async def take_list(self, pages: AsyncIterator[Page]) -> int:
+        """Take in everything that there is, and forget what is not; the list's resourceVersion."""
         found: dict[Key, T] = {}
         listed_at = 0
-        async for page in self._client.pages(self._resource, self._namespace, self._selector, fields=self._fields):
+        async for page in pages:
             found.update((_key(item), item) for item in map(self._decode, page.items or ()))
             listed_at = int(page.version)
         if self._most:
@@ -231,46 +140,22 @@ class Reflector(Generic[T]):
             known = self._items.get(key)
             if known is None or _version(item) > _version(known):
                 self._set(key, item)
-        self._version = listed_at
-        self.relists += 1
-        self.heard_at = time.monotonic()
-        self.synced.set()
+        return listed_at
 
-    async def _follow(self) -> None:
-        seconds = round(WATCH_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
-        lines = self._client.watch(
-            self._resource, self._namespace, str(self._version), seconds, self._selector, self._fields
-        )
-        async for line in lines:
-            self.trouble = ""
-            if line:
-                self._take(_event(line))
-        self.heard_at = time.monotonic()
+    def take_event(self, kind: str, where: Where, item: msgspec.Raw) -> None:
+        """Take in a change, unless one of our own writes has told it."""
+        key, version = Key(where.namespace, where.name), int(where.resource_version)
+        known = self._items.get(key)
+        if kind == "DELETED":
+            if known is None or version >= _version(known):
+                self._set(key, None)
+        elif known is None or version > _version(known):
+            self._set(key, self._decode(item))
 
-    def _take(self, event: Event) -> None:
-        self.heard_at = time.monotonic()
-        if event.type in ("ADDED", "MODIFIED", "DELETED"):
-            where = glance(event.object).metadata
-            key, version = Key(where.namespace, where.name), int(where.resource_version)
-            self._version = max(self._version, version)
-            known = self._items.get(key)
-            # Our own writes come back here: their answers have told it all.
-            if event.type == "DELETED":
-                if known is None or version >= _version(known):
-                    self._set(key, None)
-            elif known is None or version > _version(known):
-                self._set(key, self._decode(event.object))
-            return
-        told = msgspec.json.decode(event.object, type=_Told)
-        if event.type == "BOOKMARK":
-            self._version = max(self._version, int(str(told.metadata.get("resourceVersion", "0"))))
-        elif told.code == GONE:
-            raise _TooOldError(told.message)
-        else:
-            raise ApiError(told.code, "WatchError", told.message)
-
-
-_event = msgspec.json.Decoder(Event).decode
+    def take_absence(self) -> None:
+        """The resource is not there: nor is any object of it."""
+        for key in list(self._items):
+            self._set(key, None)
 
 
 def _key(item: HasMeta) -> Key:

@@ -46,9 +46,8 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(style: str, level: str) -> None:
-    """Log to stderr; kopf speaks only when something is wrong with its streams."""
+    """Log to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("kopf").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -1,0 +1,52 @@
+"""Objects as JSON into the store, of which only what is news is decoded."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import msgspec
+
+from avatar_operator.kube.glance import Where
+from avatar_operator.kube.kinds import AnyObject
+
+from .metrics import Metrics
+from .store import Store
+from .watched import Watched
+
+log = logging.getLogger(__name__)
+
+
+class _Named(msgspec.Struct, frozen=True):
+    """As much of an object as can be said of one that does not fit its schema."""
+
+    metadata: dict[str, object] = {}
+
+
+@functools.cache
+def _decoder(kind: type[AnyObject]) -> msgspec.json.Decoder[AnyObject]:
+    return msgspec.json.Decoder(kind)
+
+
+class Intake:
+    """Fills ``store``; what does not fit its schema is counted, told by name, and skipped."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+
+    def read(self, what: Watched, item: msgspec.Raw | bytes) -> None:
+        """Take in a state of an object."""
+        try:
+            self._store.apply(_decoder(what.kind).decode(item))
+        except (msgspec.ValidationError, ValueError) as error:
+            self._metrics.bad_objects.labels(what.resource.plural).inc()
+            name = msgspec.json.decode(item, type=_Named).metadata.get("name")
+            log.error("%s %s does not fit its schema and is skipped: %s", what.resource.plural, name, error)
+
+    def event(self, what: Watched, kind: str, where: Where, item: msgspec.Raw) -> None:
+        """Take in what a watch tells: an object that was ADDED, MODIFIED or DELETED."""
+        if kind == "DELETED":
+            self._store.remove(what.kind, where.namespace, where.name, where.uid, where.resource_version)
+        elif not self._store.knows(what.kind, where.namespace, where.name, where.uid, where.resource_version):
+            self.read(what, item)

@@ -77,8 +77,10 @@ class Bench:
             await self.client.create(SERVICES, self.namespace, service)
             await self.client.create(PODS, self.namespace, body)
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                while not _ready(await events.get(), body["metadata"]["name"]):
-                    pass
+                while True:
+                    pod = (await events.get())["object"]
+                    if pod["metadata"]["name"] == body["metadata"]["name"] and is_ready(pod):
+                        break
             took = time.monotonic() - began
         await self.client.delete(PODS, self.namespace, body["metadata"]["name"])
         await self.client.delete(SERVICES, self.namespace, service["metadata"]["name"])
@@ -177,10 +179,9 @@ def by_hand(pool: Pool, avatar: Avatar, name: str = "by-hand") -> tuple[Json, Js
     return body, service
 
 
-def _ready(event: Json, name: str) -> bool:
-    item = event["object"]
-    conditions = item.get("status", {}).get("conditions", [])
-    return item["metadata"]["name"] == name and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+def is_ready(pod: Json) -> bool:
+    """Whether a Pod's condition says so."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", ()))
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -45,7 +45,7 @@ import uvloop
 from avatar_operator.controller.resync import PERIOD_SECONDS
 from avatar_operator.domain.eviction import UNUSED_SECONDS
 from avatar_operator.domain.resources import Avatar, Pool
-from bench.cold_start import by_hand
+from bench.cold_start import by_hand, is_ready
 from bench.figures import (
     Json,
     Kind,
@@ -170,8 +170,7 @@ class Fleet:
         done = asyncio.Event()
 
         def hear(pod: Json) -> None:
-            conditions = pod.get("status", {}).get("conditions", [])
-            if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+            if is_ready(pod):
                 ready.add(pod["metadata"]["name"])
             if ready.issuperset(names):
                 done.set()

@@ -203,7 +203,8 @@ def _shards(shards: Json) -> Row:
     return Row(
         "two shards, of the rate of one, where the operator is the bound",
         "about 1.8",
-        f"{shards['faster_where_the_operator_is_the_bound']}",
+        f"{shards['faster']}{_span(shards['faster_least_and_most'])} "
+        f"({_rates(shards['two'])} a second, {_rates(shards['one'])}, each operator with {shards['cores']} of a core)",
         "shards",
     )
 
@@ -239,6 +240,10 @@ def _with(number: float | None, unit: str) -> str:
 
 def _span(numbers: list[float]) -> str:
     return f" [{min(numbers)} to {max(numbers)}]" if len(numbers) > 1 else ""
+
+
+def _rates(rounds: list[Json]) -> str:
+    return _list([one["per_second"] for one in rounds])
 
 
 def _list(numbers: list[float]) -> str:

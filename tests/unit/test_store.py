@@ -15,12 +15,15 @@ from avatar_operator.domain import names
 from avatar_operator.domain.plan import needs_claim
 from avatar_operator.domain.resources import (
     Avatar,
+    AvatarStatus,
     Instance,
     InstanceStatus,
     Pod,
     Pool,
+    PoolStatus,
     Ports,
     Service,
+    VramStatus,
 )
 from avatar_operator.domain.view import GroupKey, GroupView, RuntimeView
 from avatar_operator.kube.kinds import AnyObject
@@ -65,6 +68,34 @@ def waiting_store(count: int, **spec: Any) -> tuple[Store, list[Key], list[Insta
     members = waiting_instances(count)
     store, changed = stored(pool(**spec), *(avatar(m.spec.avatar_name) for m in members), *members)
     return store, changed, members
+
+
+# ---- whose plan may differ -------------------------------------------------------------
+
+
+def test_a_pool_that_says_something_else_is_no_news_to_its_groups() -> None:
+    """Its status is written every two seconds while instances start: thousands of plans, each time, for nothing."""
+    member = instance()
+    store, changed = stored(pool(), avatar(), member)
+    assert store.apply(newer(msgspec.structs.replace(pool(), status=PoolStatus(queue_length=7)), 2))
+    assert changed == [DEFAULT]
+    assert store.pool(DEFAULT).status.queue_length == 7  # type: ignore[union-attr]
+    assert store.apply(newer(pool(image="other"), 3))
+    assert key(member) in changed
+
+
+def test_an_avatar_s_groups_are_told_what_they_go_by() -> None:
+    member, known = instance(), avatar()
+    store, changed = stored(pool(), known, member)
+    said = msgspec.structs.replace(known, status=AvatarStatus(observed_generation=1))
+    assert store.apply(newer(said, 2))
+    assert key(member) not in changed
+    learned = msgspec.structs.replace(known, status=AvatarStatus(vram=VramStatus(estimate_mib=900)))
+    assert store.apply(newer(learned, 3))
+    assert key(member) in changed
+    changed.clear()
+    assert store.apply(newer(msgspec.structs.replace(learned, spec=avatar(vram_mib=1).spec), 4))
+    assert key(member) in changed
 
 
 # ---- versions ------------------------------------------------------------------------

@@ -147,8 +147,9 @@ class Store:
                 return False
             if known.metadata.uid != item.metadata.uid or _moved(known, item):
                 self._unlink(known)
+                known = None
         objects[key] = item
-        self._link(item)
+        self._link(item, known)
         return True
 
     def remove(self, kind: type[AnyObject], namespace: str, name: str, uid: str = "", version: str = "") -> bool:
@@ -501,16 +502,22 @@ class Store:
         self._taken[pool.namespace].discard(port, holder)
         self._wake_next(pool)
 
-    def _link(self, item: AnyObject) -> None:
+    def _link(self, item: AnyObject, known: AnyObject | None) -> None:
+        """``known``: the state that it takes the place of, in the same places of the indexes."""
         match item:
             case Pool():
                 pool = PoolKey(item.metadata.namespace, item.metadata.name)
-                self._touch_pool(pool)
+                if isinstance(known, Pool) and known.spec == item.spec:
+                    # Its status is written every two seconds while instances start, and no plan reads it.
+                    self._changed(pool)
+                else:
+                    self._touch_pool(pool)
             case Avatar():
                 name = (item.metadata.namespace, item.spec.avatar_name)
                 self._avatars[name][item.metadata.name] = item
                 self._changed(AvatarKey(*name))
-                self._touch_all(self._avatar_groups.get(name, set()))
+                if not isinstance(known, Avatar) or _as_planned(known) != _as_planned(item):
+                    self._touch_all(self._avatar_groups.get(name, set()))
             case Instance():
                 self._link_instance(item)
             case Pod():
@@ -737,6 +744,11 @@ class Store:
     def _touch_all(self, keys: set[GroupKey]) -> None:
         for key in list(keys):
             self._touch(key)
+
+
+def _as_planned(avatar: Avatar) -> tuple[object, ...]:
+    """What plans read of it."""
+    return avatar.spec, avatar.status.vram
 
 
 def _shown_by(item: Instance) -> str:

@@ -44,9 +44,7 @@ class Intake:
             name = msgspec.json.decode(item, type=_Named).metadata.get("name")
             log.error("%s %s does not fit its schema and is skipped: %s", what.resource.plural, name, error)
 
-    def event(self, what: Watched, kind: str, where: Where, item: msgspec.Raw) -> None:
-        """Take in what a watch tells: an object that was ADDED, MODIFIED or DELETED."""
-        if kind == "DELETED":
-            self._store.remove(what.kind, where.namespace, where.name, where.uid, where.resource_version)
-        elif not self._store.knows(what.kind, where.namespace, where.name, where.uid, where.resource_version):
+    def hear(self, what: Watched, where: Where, item: msgspec.Raw) -> None:
+        """The same, unless it is known: of our own writes the answers have told it all."""
+        if not self._store.knows(what.kind, where.namespace, where.name, where.uid, where.resource_version):
             self.read(what, item)

@@ -46,7 +46,7 @@ class Feed(Stream):
             for item in page.items or ():
                 where = glance(item).metadata
                 there.add((where.namespace, where.name))
-                self._intake.read(self._what, item)
+                self._intake.hear(self._what, where, item)
         for key, meta in self._store.metas(self._what.kind).items():
             # One of our own writes may be newer than the list.
             if key not in there and self.namespace in ("", key[0]) and version_of(meta) <= listed_at:
@@ -56,7 +56,10 @@ class Feed(Stream):
     def take_event(self, kind: str, where: Where, item: msgspec.Raw) -> None:
         """Take in a change."""
         self._seen.inc()
-        self._intake.event(self._what, kind, where, item)
+        if kind == "DELETED":
+            self._store.remove(self._what.kind, where.namespace, where.name, where.uid, where.resource_version)
+        else:
+            self._intake.hear(self._what, where, item)
 
     def take_absence(self) -> None:
         """Never happens: nothing that the operator needs is optional."""

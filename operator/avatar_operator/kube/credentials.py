@@ -1,7 +1,7 @@
 """How to reach and be let into the API server: in a pod, or by a kubeconfig.
 
-One aiohttp session serves requests and watches alike: one TLS
-context, one connection pool.
+One aiohttp session serves requests and watches alike: one TLS context, one
+connection pool.
 """
 
 from __future__ import annotations

@@ -151,9 +151,9 @@ class Stream(abc.ABC):
                     await asyncio.sleep(ABSENT_SECONDS)
                     continue
                 failures += 1
-                self.trouble = error.message
-                if not self.forbidden:
+                if not self.forbidden and self.trouble != error.message:
                     log.warning("cannot list or watch %s: %s", self.resource.plural, error)
+                self.trouble = error.message
             except (ApiError, msgspec.DecodeError, msgspec.ValidationError) as error:
                 failures = 1 if self._open_for > PROVEN_SECONDS else failures + 1
                 # What cannot be decoded is read anew, in case the stream is at fault.
@@ -175,6 +175,7 @@ class Stream(abc.ABC):
 
     def _absent(self, error: ApiError) -> None:
         self.take_absence()
+        self._open_since = None
         if not self.synced.is_set():
             log.info("%s cannot be read and count as none: %s", self.resource.plural, error)
         self.synced.set()

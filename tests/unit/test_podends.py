@@ -115,6 +115,8 @@ def _end(item: Pod) -> tuple[str, str]:
     full = msgspec.structs.replace(pod([served], metadata={"deletion_timestamp": NOW}), status=item.status)
     (said,) = plan(view(served, claims=(service(served),), pods=(full,))).actions
     assert isinstance(said, PatchStatus)
+    gone = plan(view(served, claims=(service(served),), ended=full)).actions
+    assert [said] == gone, "so quickly gone that nobody saw it end"
     (event,) = said.events
     assert (event.type, event.reason) == ("Warning", said.status["lastTermination"]["reason"])
     return event.reason, event.message

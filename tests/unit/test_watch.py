@@ -14,10 +14,12 @@ from avatar_operator.controller.metrics import Metrics
 from avatar_operator.controller.store import Store
 from avatar_operator.controller.watch import Feed
 from avatar_operator.controller.watched import Watched
-from avatar_operator.domain.resources import Avatar
+from avatar_operator.domain.resources import Avatar, Pod
+from avatar_operator.domain.view import GroupKey, RuntimeView
 from avatar_operator.kube.client import Page
 from avatar_operator.kube.glance import glance
-from avatar_operator.kube.kinds import AVATARS
+from avatar_operator.kube.kinds import AVATARS, PODS
+from tests.unit.builders import NAMESPACE, group_of, instance, service
 
 
 def avatar(name: str, version: int, namespace: str = "default", **spec: object) -> msgspec.Raw:
@@ -27,14 +29,17 @@ def avatar(name: str, version: int, namespace: str = "default", **spec: object) 
     return msgspec.Raw(msgspec.json.encode({"metadata": meta, "spec": spec}))
 
 
-class Fed:
-    """A feed of Avatars; it asks nobody, so it needs no client."""
+NAMED = Watched(AVATARS, Avatar)
 
-    def __init__(self, namespace: str = "") -> None:
+
+class Fed:
+    """A feed, of Avatars unless told otherwise; it asks nobody, so it needs no client."""
+
+    def __init__(self, namespace: str = "", what: Watched = NAMED) -> None:
         self.changed: list[Key] = []
         self.metrics = Metrics()
         self.store = Store(self.changed.append, lambda: datetime.now(UTC))
-        intake, what = Intake(self.store, self.metrics), Watched(AVATARS, Avatar)
+        intake = Intake(self.store, self.metrics)
         self.feed = Feed(None, self.store, intake, self.metrics, what, namespace)  # type: ignore[arg-type]
 
     def told(self, kind: str, item: msgspec.Raw) -> None:
@@ -84,6 +89,35 @@ def test_one_that_does_not_fit_is_skipped_by_name(caplog: pytest.LogCaptureFixtu
     assert one.known == {"bob": "6"}
     assert "avatars ada does not fit its schema" in caplog.text
     assert one.metrics.bad_objects.labels("avatars")._value.get() == 1
+
+
+def pod(version: int, **meta: object) -> msgspec.Raw:
+    """A runtime pod of an instance in default."""
+    labels = dict(service(instance()).metadata.labels)
+    known = {"name": "avatar-8615", "namespace": NAMESPACE, "uid": "u", "labels": labels}
+    return msgspec.Raw(msgspec.json.encode({"metadata": {**known, "resourceVersion": str(version), **meta}}))
+
+
+@pytest.mark.parametrize(("at", "said"), [("2026-11-30T12:00:00Z", True), (None, False)], ids=["deleted", "by-force"])
+def test_what_a_pod_was_at_its_end_is_kept_until_there_is_another(at: str | None, said: bool) -> None:
+    """Both may come at once, that it is deleted and that it is gone: who deleted it is in the last state alone."""
+    one = Fed(what=Watched(PODS, Pod))
+    member = instance()
+    one.store.apply(member)
+
+    def ended() -> Pod | None:
+        return one.store.view(GroupKey(NAMESPACE, group_of(member)), datetime.now(UTC), RuntimeView()).ended
+
+    one.told("ADDED", pod(5))
+    assert ended() is None
+    one.told("DELETED", pod(7, deletionTimestamp=at))
+    last = ended()
+    assert (last is not None and last.metadata.resource_version == "7") is said
+    one.told("ADDED", pod(9, uid="u2"))
+    assert ended() is None
+    one.told("DELETED", pod(7, deletionTimestamp="2026-11-30T12:00:00Z"))
+    assert one.store.count(Pod) == 1, "a namesake's end says nothing of it"
+    assert ended() is None
 
 
 async def test_a_list_forgets_what_is_not_there() -> None:

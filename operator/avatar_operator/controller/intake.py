@@ -10,6 +10,7 @@ import msgspec
 from avatar_operator.kube.glance import Where
 from avatar_operator.kube.kinds import AnyObject
 
+from .keys import version_of
 from .metrics import Metrics
 from .store import Store
 from .watched import Watched
@@ -46,5 +47,13 @@ class Intake:
 
     def hear(self, what: Watched, where: Where, item: msgspec.Raw) -> None:
         """The same, unless it is known: of our own writes the answers have told it all."""
-        if not self._store.knows(what.kind, where.namespace, where.name, where.uid, where.resource_version):
+        known = self._store.known(what.kind, (where.namespace, where.name))
+        if known is None or known.uid != where.uid or version_of(known) < int(where.resource_version):
             self.read(what, item)
+
+    def end(self, what: Watched, where: Where, item: msgspec.Raw) -> None:
+        """Take in that an object is gone; first what it was at its end, which may say why."""
+        known = self._store.known(what.kind, (where.namespace, where.name))
+        if known is not None and known.uid == where.uid:
+            self.hear(what, where, item)
+        self._store.remove(what.kind, where.namespace, where.name, where.uid, where.resource_version)

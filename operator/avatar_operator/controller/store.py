@@ -60,6 +60,8 @@ class Group:
     members: dict[str, Instance] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
     claims: dict[str, Service] = field(default_factory=dict)
+    # The last pod as it was when it was gone, if somebody had deleted it: it says who, and may have been told at once.
+    ended: Pod | None = None
     turn: Turn | None = None
     used_at: datetime | None = None
 
@@ -183,10 +185,10 @@ class Store:
             if len(self._gone) > TOMBSTONES:
                 del self._gone[next(iter(self._gone))]
 
-    def knows(self, kind: type[AnyObject], namespace: str, name: str, uid: str, version: str) -> bool:
-        """Whether that state of an object, or a newer one, has been taken in: it would not be again."""
-        known = self._objects[kind].get((namespace, name))
-        return known is not None and known.metadata.uid == uid and int(version) <= version_of(known.metadata)
+    def known(self, kind: type[AnyObject], key: ObjectId) -> Meta | None:
+        """Metadata of an object; None = it is not known."""
+        found = self._objects[kind].get(key)
+        return None if found is None else found.metadata
 
     def metas(self, kind: type[AnyObject]) -> dict[ObjectId, Meta]:
         """Metadata of everything known of a kind, for comparison with a LIST."""
@@ -273,6 +275,7 @@ class Store:
             bare.avatar,
             bare.claims,
             bare.pods,
+            group.ended,
             self._admission(key, group, now),
             runtime,
             rejection,
@@ -523,7 +526,8 @@ class Store:
             case Pod():
                 if (found := labelled(item.metadata)) is not None:
                     key, pool, port = found
-                    self._group(key, pool).pods[item.metadata.name] = item
+                    group = self._group(key, pool)
+                    group.pods[item.metadata.name], group.ended = item, None
                     if (reserved := placement_of(item.metadata)) is not None:
                         self._reserve_gpu("Pod", key.namespace, item.metadata.name, reserved, item)
                         spoken = item.metadata.annotations.get(ANNOTATION_AVATAR, "")
@@ -594,6 +598,7 @@ class Store:
                     key, pool, port = found
                     if group := self._groups.get(key):
                         group.pods.pop(item.metadata.name, None)
+                        group.ended = item if item.metadata.deletion_timestamp is not None else None
                     self._release_gpu("Pod", key.namespace, item.metadata.name)
                     self._pod_avatars.pop(item.metadata.uid, None)
                     self._let_go(pool, port, f"Pod {item.metadata.name}")

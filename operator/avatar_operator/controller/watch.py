@@ -57,7 +57,7 @@ class Feed(Stream):
         """Take in a change."""
         self._seen.inc()
         if kind == "DELETED":
-            self._store.remove(self._what.kind, where.namespace, where.name, where.uid, where.resource_version)
+            self._intake.end(self._what, where, item)
         else:
             self._intake.hear(self._what, where, item)
 

@@ -24,7 +24,7 @@ from .nodeloss import due
 from .placement import LOOK_FOR_GPU_SECONDS, Need
 from .podends import end_of
 from .podstate import RUNTIME, PodPhase, PodState, disruption, ended_by
-from .resources import Instance, LastTermination, Service, Termination
+from .resources import Instance, LastTermination, Pod, Service, Termination
 from .settings import resolve
 from .status import NO_POD, Desired, say
 from .tts_choice import conditions as speech
@@ -35,7 +35,10 @@ def start(view: GroupView, members: list[Instance], result: Plan) -> None:
     """What ``members``, all of which can run, need next on the way to a pod."""
     server = members[0]
     if any(m.status.ready_time for m in members) and not view.pods:
-        _lost(view, members, result)
+        if view.ended is None:
+            _lost(view, members, result)
+        else:
+            _wait_for_end(view, members, view.ended, result)
         return
     if view.rejection is not None:
         _fail(view, members, PodState(PodPhase.FAILED, *view.rejection), result)
@@ -47,7 +50,7 @@ def start(view: GroupView, members: list[Instance], result: Plan) -> None:
         follow(view, members, result)
         return
     if view.pods:
-        _wait_for_end(view, members, result)
+        _wait_for_end(view, members, view.pods[0], result)
         return
     claim = _one_claim(view, result)
     if claim is not None:
@@ -122,9 +125,8 @@ def _fail(view: GroupView, members: list[Instance], state: PodState, result: Pla
     follow(view, members, result)
 
 
-def _wait_for_end(view: GroupView, members: list[Instance], result: Plan) -> None:
-    """An earlier pod still terminates and holds the port; its end is an event."""
-    pod = view.pods[0]
+def _wait_for_end(view: GroupView, members: list[Instance], pod: Pod, result: Plan) -> None:
+    """An earlier pod still terminates and holds the port, or did until a moment ago; its end is an event."""
     reason, message = "Terminating", "waiting for the previous pod to end"
     if why := view.lost.get(pod.metadata.uid):
         reason, message = "NodeLost", f"{message}: {why}"

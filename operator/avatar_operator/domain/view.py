@@ -132,6 +132,8 @@ class GroupView:
     refused the group's pod (quota, Pod Security, an invalid field).
     ``engines``: the TTSEngines of the namespace.
 
+    ``ended``: the last pod, which somebody deleted, as it was at its end; None
+    where there is another one by now, or nothing was heard of it.
     ``lost``: UID of each pod on a lost node, and why the node counts as lost.
     ``stranded``: those whose end is waited for no longer; neither they nor
     their claims are among ``pods`` and ``claims`` (see nodeloss).
@@ -144,6 +146,7 @@ class GroupView:
     avatar: Avatar | None = None
     claims: tuple[Service, ...] = ()
     pods: tuple[Pod, ...] = ()
+    ended: Pod | None = None
     admission: Admission = Admission()
     runtime: RuntimeView = RuntimeView()
     rejection: tuple[str, str] | None = None

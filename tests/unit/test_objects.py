@@ -98,6 +98,9 @@ def expected(**changes: Any) -> dict[str, Any]:
         "enableServiceLinks": False,
         "hostNetwork": True,
         "dnsPolicy": "ClusterFirstWithHostNet",
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
         **changes,
     }
     one = instance()

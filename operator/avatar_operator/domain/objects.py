@@ -32,6 +32,14 @@ CONTAINER_SECURITY: Json = {
     "capabilities": {"drop": ["ALL"]},
 }
 
+# A rule that counts no pods. For a pod without rules the scheduler makes some, by a look at each Service of the
+# namespace, to spread what belongs to one of them; to ours belongs one pod. With 2,700 that was two thirds of its work.
+NO_SPREADING: Json = {
+    "maxSkew": 1,
+    "topologyKey": "kubernetes.io/hostname",
+    "whenUnsatisfiable": "ScheduleAnyway",
+}
+
 
 def labels(pool: str, group: str, port: int) -> dict[str, str]:
     """Labels of the Service and the Pod that serve ``group`` on ``port``."""
@@ -170,7 +178,7 @@ def pod(
             },
             "ownerReferences": [owner(m, controller=m is server) for m in members],
         },
-        "spec": spec,
+        "spec": {**spec, "topologySpreadConstraints": [NO_SPREADING]},
     }
     if placement is not None:
         devices.equip(body, pool, placement, claim)

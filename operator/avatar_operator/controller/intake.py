@@ -7,7 +7,7 @@ import logging
 
 import msgspec
 
-from avatar_operator.kube.glance import Where
+from avatar_operator.kube.glance import Where, glance
 from avatar_operator.kube.kinds import AnyObject
 
 from .keys import version_of
@@ -16,12 +16,6 @@ from .store import Store
 from .watched import Watched
 
 log = logging.getLogger(__name__)
-
-
-class _Named(msgspec.Struct, frozen=True):
-    """As much of an object as can be said of one that does not fit its schema."""
-
-    metadata: dict[str, object] = {}
 
 
 @functools.cache
@@ -42,7 +36,7 @@ class Intake:
             self._store.apply(_decoder(what.kind).decode(item))
         except (msgspec.ValidationError, ValueError) as error:
             self._metrics.bad_objects.labels(what.resource.plural).inc()
-            name = msgspec.json.decode(item, type=_Named).metadata.get("name")
+            name = glance(item).metadata.name
             log.error("%s %s does not fit its schema and is skipped: %s", what.resource.plural, name, error)
 
     def hear(self, what: Watched, where: Where, item: msgspec.Raw) -> None:

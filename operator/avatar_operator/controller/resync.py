@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from avatar_operator.kube.client import PARTIAL_LIST, KubeClient
 from avatar_operator.kube.errors import ApiError, NotFoundError
 from avatar_operator.kube.glance import glance
+from avatar_operator.kube.stream import BACKOFF_MOST
 
 from .intake import Intake
 from .keys import ObjectId
 from .metrics import Metrics
 from .store import Store
-from .watched import Watched, places
+from .watched import Place, Watched
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ PERIOD_SECONDS = 60.0
 GRACE_SECONDS = 3.0
 # A comparison that had to correct something is followed by another so soon.
 SOON_SECONDS = 1.0
-# While the API server is away it is asked again at this distance at most: nobody waits longer when it is back.
-AGAIN_SECONDS = 5.0
 
 
 class Resync:
@@ -43,15 +42,14 @@ class Resync:
         store: Store,
         intake: Intake,
         metrics: Metrics,
-        watched: Sequence[Watched],
-        namespaces: Sequence[str],
+        places: Sequence[Place],
         period: float = PERIOD_SECONDS,
     ) -> None:
         self._client = client
         self._store = store
         self._intake = intake
         self._metrics = metrics
-        self._lists = places(watched, namespaces)
+        self._lists = places
         self.period = period
         self.synced_at: float | None = None
         self.missed = 0
@@ -76,7 +74,7 @@ class Resync:
                     delay = min(delay, SOON_SECONDS)
             except ApiError as error:
                 self.problem = str(error)
-                delay = min(delay, AGAIN_SECONDS * jitter, SOON_SECONDS * 2.0 ** min(failures, 10))
+                delay = min(delay, BACKOFF_MOST * jitter, SOON_SECONDS * 2.0 ** min(failures, 10))
                 failures += 1
                 log.warning("resync: %s; again in %.1f s", error, delay)
 

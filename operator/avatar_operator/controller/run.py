@@ -20,6 +20,7 @@ from avatar_operator.kube import credentials
 from avatar_operator.kube.client import KubeClient
 from avatar_operator.kube.errors import ApiError
 from avatar_operator.kube.events import Recorder
+from avatar_operator.kube.stream import BACKOFF_MOST
 from avatar_operator.process import heap, http
 
 from .auditor import Auditor
@@ -34,11 +35,11 @@ from .metrics import Metrics, StoreCollector
 from .probe import RuntimeProbe
 from .queue import WorkQueue
 from .reconciler import Reconciler
-from .resync import AGAIN_SECONDS, PERIOD_SECONDS, Resync
+from .resync import PERIOD_SECONDS, Resync
 from .store import Store
 from .tts_worker import TtsWorker
 from .watch import Watches
-from .watched import watched
+from .watched import places, watched
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +119,11 @@ async def run(options: Options) -> None:
         metrics.leader.labels(str(options.shard)).set_function(lambda: float(leadership.held))
         speech = TtsWorker(client, store, recorder, metrics, options.namespaces)
         reconciler = Reconciler(queue, store, executor, client, metrics, leadership, speech, Budgets(client, recorder))
-        what = watched(nodes=options.nodes)
+        where = places(watched(nodes=options.nodes), options.namespaces)
         auditor = Auditor(store, changed, recorder, metrics, leadership, options.resync, options.shard)
         intake = Intake(store, metrics)
-        watches = Watches(client, store, intake, metrics, what, options.namespaces)
-        resync = Resync(client, store, intake, metrics, what, options.namespaces, options.resync)
+        watches = Watches(client, store, intake, metrics, where)
+        resync = Resync(client, store, intake, metrics, where, options.resync)
         try:
             parts = _Parts(found.server, client, metrics, reconciler, recorder, watches, resync, auditor, leadership)
             await _run_parts(options, parts)
@@ -203,7 +204,7 @@ async def _load(parts: _Parts, stop: asyncio.Event) -> bool:
                 async with asyncio.timeout(delay):
                     await stop.wait()
             except TimeoutError:
-                delay = min(AGAIN_SECONDS, delay * 2)
+                delay = min(BACKOFF_MOST, delay * 2)
         else:
             parts.resync.loaded()
             return True

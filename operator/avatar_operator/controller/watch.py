@@ -19,7 +19,7 @@ from .intake import Intake
 from .keys import ObjectId, version_of
 from .metrics import Metrics
 from .store import Store
-from .watched import Watched, places
+from .watched import Place, Watched
 
 # A stream that breaks is opened anew at once: so long is longer than that takes, and than the API server's restart.
 DEAF_SECONDS = 20.0
@@ -74,13 +74,10 @@ class Watches:
         store: Store,
         intake: Intake,
         metrics: Metrics,
-        watched: Sequence[Watched],
-        namespaces: Sequence[str],
+        places: Sequence[Place],
     ) -> None:
         self._store = store
-        self._feeds = [
-            Feed(client, store, intake, metrics, what, namespace) for what, namespace in places(watched, namespaces)
-        ]
+        self._feeds = [Feed(client, store, intake, metrics, what, namespace) for what, namespace in places]
 
     async def load(self) -> None:
         """LIST everything: the store is whole when this returns. Raises ApiError; to be called again then."""

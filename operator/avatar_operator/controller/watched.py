@@ -51,7 +51,10 @@ def watched(*, nodes: bool) -> tuple[Watched, ...]:
     return (*_NODES, *_OTHERS) if nodes else _OTHERS
 
 
-def places(watched: Sequence[Watched], namespaces: Sequence[str]) -> list[tuple[Watched, str]]:
+Place = tuple[Watched, str]
+
+
+def places(watched: Sequence[Watched], namespaces: Sequence[str]) -> list[Place]:
     """Each of them with each namespace that it is looked at in; "" = all, or none to be in. None given = all."""
     return [
         (what, namespace)

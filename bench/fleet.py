@@ -5,8 +5,9 @@
 On a cluster of its own (`fleet`: control plane and kwok nodes). For each size, with an operator started for it:
 
 - **create**: so many AvatarInstances at once by a client with 40 requests in flight, until each is Running; against as
-  many pairs of Service and Pod by the same client, until each Pod is Ready (1,000 pairs at most), before and after;
-  three times in turn where that takes minutes. Beside the rates: writes to the API server per instance, everybody's,
+  many pairs of the same Service and Pod by the same client, until each Pod is Ready (1,000 pairs at most), before and
+  after; and against pairs whose Service has a cluster IP, which is what people make and the operator does without.
+  Three times in turn where that takes minutes. Beside the rates: writes to the API server per instance, everybody's,
   and conflicts.
 - **patches**: a backend that patches `connections` of all of them in turn, 40 in flight, while somebody is connected
   to each: with the operator and, while it is stopped, without, three times in turn. The same where each patch is the
@@ -163,8 +164,12 @@ class Fleet:
 
     # ---- create ----------------------------------------------------------------------
 
-    async def pairs(self) -> tuple[float, Json]:
-        """Pairs of Service and Pod a second, by hand, and the CPU that each took."""
+    async def pairs(self, *, with_address: bool = False) -> tuple[float, Json]:
+        """Pairs of Service and Pod a second, by hand, and the CPU that each took.
+
+        They are the operator's own; ``with_address``: the Service gets a cluster IP, as one gets that does not say
+        anything about it.
+        """
         names = [f"by-hand-{number}" for number in range(min(len(self.names), PAIRS))]
         ready: set[str] = set()
         done = asyncio.Event()
@@ -187,6 +192,8 @@ class Fleet:
 
         async def one(name: str) -> None:
             body, service = by_hand(pool, avatar, name)
+            if with_address:
+                service["spec"].pop("clusterIP")
             await self.api.create("services", self.namespace, service)
             await self.api.create("pods", self.namespace, body)
 
@@ -222,6 +229,7 @@ class Fleet:
 
     async def created(self) -> Json:
         """All instances at once, between pairs."""
+        addressed, addressed_cpu = await self.pairs(with_address=True)
         plain, pair_cpu = await self.pairs()
         before, late, used = await self.asked(), await self.lag(), self.used()
         own = own_writes(await self.operator.page("/metrics"))
@@ -237,15 +245,20 @@ class Fleet:
         own = own_writes(await self.operator.page("/metrics")) - own
         await self.marked()
         again, pair_cpu_after = await self.pairs()
+        addressed_again, addressed_cpu_after = await self.pairs(with_address=True)
         count = len(self.names)
         written, refused = writes(cost), conflicts(cost)
         return {
             "per_second": round(count / took, 1),
             "pairs_per_second": [round(plain, 1), round(again, 1)],
             "ratio": round(count / took / statistics.fmean((plain, again)), 2),
+            "addressed_pairs_per_second": [round(addressed, 1), round(addressed_again, 1)],
+            "addressed_ratio": round(count / took / statistics.fmean((addressed, addressed_again)), 2),
             "cpu_ms_per_instance": per_item(used, count),
             "cpu_ms_per_pair": pair_cpu,
             "cpu_ms_per_pair_after": pair_cpu_after,
+            "cpu_ms_per_addressed_pair": addressed_cpu,
+            "cpu_ms_per_addressed_pair_after": addressed_cpu_after,
             "event_loop_lag_ms": round(1000 * lag / max(1, looks), 2),
             "writes_per_instance": round(written.total() / count, 2),
             "operator_writes_per_instance": round(own / count, 2),

@@ -213,6 +213,27 @@ async def test_what_is_broken_under_an_operator_is_repaired(
     assert await audit.findings() == {}
 
 
+async def test_a_claim_with_an_address_is_led_back_and_keeps_it(settled: World, operator_factory: MakeOperator) -> None:
+    """Older operators gave each claim a cluster IP; a Service that has one has it for good."""
+    world, one = settled, operator_factory(options=RESYNC)
+
+    async def service() -> Json:
+        return await world.api.get("services", world.namespace, _pod(0)) or {}
+
+    claim = await service()
+    assert claim["spec"]["clusterIP"] == "None"
+    await world.api.delete("services", world.namespace, _pod(0))
+    meta = {key: claim["metadata"][key] for key in ("name", "labels", "annotations")}
+    made = {"metadata": meta, "spec": {"selector": {"stolen": "yes"}, "ports": claim["spec"]["ports"]}}
+    older = await world.api.create("services", world.namespace, made)
+    assert older["spec"]["clusterIP"] != "None"
+    await one.start()
+    mended = await until("the Service leading to its pod", service, lambda s: "stolen" not in s["spec"]["selector"])
+    assert mended["spec"]["selector"] == claim["spec"]["selector"]
+    assert mended["spec"]["clusterIP"] == older["spec"]["clusterIP"]
+    assert mended["metadata"]["uid"] == older["metadata"]["uid"]
+
+
 async def test_a_claim_that_lost_the_label_by_which_it_is_watched(world: World, operator_factory: MakeOperator) -> None:
     one = operator_factory(options=RESYNC)
     await one.start()

@@ -374,6 +374,7 @@ def test_service() -> None:
             "selector": {"avatars.virtualtutor.io/group": group, "avatars.virtualtutor.io/port": "8615"},
             "ports": [{"name": "signalling", "port": 8615, "targetPort": 8615, "protocol": "TCP"}],
             "publishNotReadyAddresses": True,
+            "clusterIP": "None",
         },
     }
 

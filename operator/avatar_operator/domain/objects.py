@@ -85,6 +85,9 @@ def service(instance: Instance, group: str, port: int, placement: Placement | No
             # One pod at most is behind it: there is no other to prefer while this one is not ready, and the
             # operator finds out that it answers before the kubelet does.
             "publishNotReadyAddresses": True,
+            # A name that leads to the pod is enough, as the Service's port is the pod's. An address costs the API
+            # server three times a Service without, more with each that it has given away, and clusters have few.
+            "clusterIP": "None",
         },
     }
 
@@ -123,11 +126,15 @@ def mended(claim: Service, wanted: Json) -> Json:
 
 
 def led_back(spec: ServiceSpec, wanted: Json) -> Json:
-    """The merge patch of a Service's spec that leads it where ``wanted`` does; empty = it does."""
+    """The merge patch of a Service's spec that leads it where ``wanted`` does; empty = it does.
+
+    Whether it has an address of its own stays as it is: the API server lets nobody change that.
+    """
     if spec == msgspec.convert(wanted, ServiceSpec):
         return {}
     strange = dict.fromkeys(spec.selector.keys() - wanted["selector"].keys())
-    return {**wanted, "selector": {**wanted["selector"], **strange}}
+    led = {name: value for name, value in wanted.items() if name != "clusterIP"}
+    return {**led, "selector": {**wanted["selector"], **strange}}
 
 
 def claim_of(server: Instance, group: str, claim: Service | None, pod: Pod) -> Json:

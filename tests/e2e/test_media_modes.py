@@ -1,7 +1,8 @@
-"""HostPort and Relay on a real kubelet: media flows, by the addresses that status says, and the probes agree."""
+"""HostPort, Pod and Relay on a real kubelet: what is reached by which address, and the probes agree."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +12,10 @@ from aiortc import RTCIceServer
 from avatar_client.session import AvatarSession
 from avatar_operator.domain import turn
 from avatar_operator.domain.resources import IceServer
+from tests.conftest import Cluster
 from tests.e2e.conftest import SYSTEM, TURN_SECRET, pool_spec
-from tests.support.api import Json
+from tests.e2e.conftest import run as command
+from tests.support.api import Json, until
 from tests.support.world import World, condition
 
 TURN_PORT = 3478
@@ -61,6 +64,31 @@ async def test_host_port(world: World, ports: int) -> None:
         assert pod["status"]["podIP"] not in [line.split()[4] for line in told], told
         assert all(window <= int(line.split()[5]) < window + 16 for line in told), told
         assert ways(session) == (node, "host")
+
+
+async def test_signalling_in_the_cluster_by_name_or_by_an_address_of_ones_own(
+    world: World, ports: int, cluster: Cluster
+) -> None:
+    """The claim has no cluster IP; who needs one makes a Service for the port, which outlives instances."""
+    status = await serving(world, ports, {"mode": "Pod"})
+    url = f"http://{status['podName']}.{world.namespace}.svc:{ports}"
+    assert status["webrtcUrl"] == f"{url}/offer"
+    selector = {"avatars.virtualtutor.io/pool": "default", "avatars.virtualtutor.io/port": str(ports)}
+    spec = {"selector": selector, "ports": [{"port": 80, "targetPort": ports}]}
+    made = await world.api.create("services", world.namespace, {"metadata": {"name": "front"}, "spec": spec})
+    assert made["spec"]["clusterIP"] not in ("", "None")
+    # Asked by another pod: it is the cluster's network, names and addresses that are to lead there.
+    await world.avatar("bob")
+    await world.instance("two", "bob")
+    other = await world.phase("two", "Running", timeout=60)
+    for there in (url, f"http://{made['spec']['clusterIP']}"):
+        ask = f"from urllib.request import urlopen; print(urlopen({there + '/health'!r}, timeout=5).status)"
+        look = ("kubectl", "-n", world.namespace, "exec", other["podName"], "--", "python3", "-c", ask)
+
+        async def asked(look: tuple[str, ...] = look) -> str:
+            return await asyncio.to_thread(command, cluster, *look, check=False)
+
+        await until(f"an answer of {there}", asked, lambda said: said.strip() == "200", timeout=30, interval=0.5)
 
 
 async def test_relay(world: World, ports: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,16 @@ def define(kubectl: Callable[..., object]) -> None:
     kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", files)
     # A kind just established answers 429 until its storage is ready; kubectl waits for that.
     kubectl("get", "avatarpools,avatars,avatarinstances,ttsengines,gpunodes", "--all-namespaces")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM (`timeout`) interrupts as Ctrl-C does, so that what was started is ended, too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass
@@ -41,14 +52,15 @@ class OwnCluster:
     @contextlib.contextmanager
     def up(self) -> Iterator[OwnCluster]:
         """Up with our definitions, until the block ends."""
-        try:
-            self.run("--provider", "control-plane", "up")
-            self.run("fake-nodes", str(self.nodes))
-            self.kubeconfig = Path(self.run("kubeconfig"))
-            self.define()
-            yield self
-        finally:
-            self.run("down")
+        with interruptible():
+            try:
+                self.run("--provider", "control-plane", "up")
+                self.run("fake-nodes", str(self.nodes))
+                self.kubeconfig = Path(self.run("kubeconfig"))
+                self.define()
+                yield self
+            finally:
+                self.run("down")
 
     def pids(self) -> dict[str, int]:
         """Each running component's process."""

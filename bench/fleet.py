@@ -217,7 +217,8 @@ class Fleet:
             await self.empty()
             rounds.append(await self.created())
         rounds.sort(key=lambda one: float(one["ratio"]))
-        return {**rounds[len(rounds) // 2], "ratios": [one["ratio"] for one in rounds]}
+        every = {f"{name}s": [one[name] for one in rounds] for name in ("ratio", "addressed_ratio")}
+        return {**rounds[len(rounds) // 2], **every}
 
     async def empty(self) -> None:
         """No instance is left, and nothing of any."""

@@ -23,7 +23,11 @@ PLOTS = (
     Plot(
         "growth-rate",
         "created at once: a second",
-        (("instances", ("create", "per_second")), ("pairs by hand, at most 1,000", ("create", "pairs_per_second", 0))),
+        (
+            ("instances", ("create", "per_second")),
+            ("pairs by hand, at most 1,000", ("create", "addressed_pairs_per_second", 0)),
+            ("pairs beside so many instances", ("create", "addressed_pairs_per_second", 1)),
+        ),
     ),
     Plot(
         "growth-cpu",
@@ -38,8 +42,9 @@ PLOTS = (
         "everybody, API server and all: CPU milliseconds",
         (
             ("an instance created", ("create", "cpu_ms_per_instance", "all")),
-            ("a pair by hand, alone", ("create", "cpu_ms_per_pair", "all")),
-            ("a pair beside so many instances", ("create", "cpu_ms_per_pair_after", "all")),
+            ("a pair by hand, alone", ("create", "cpu_ms_per_addressed_pair", "all")),
+            ("a pair beside so many instances", ("create", "cpu_ms_per_addressed_pair_after", "all")),
+            ("without a cluster IP, beside", ("create", "cpu_ms_per_pair_after", "all")),
         ),
     ),
     Plot(

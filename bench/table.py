@@ -22,7 +22,8 @@ RATIOS = (
     Ratio("cold start over the pair by hand, kwok", ("cold_start", "ratio_p50"), low_is_good=True),
     Ratio("cold start over the pair by hand, kubelet", ("cold_start_kubelet", "ratio_p50"), low_is_good=True),
     Ratio("joins over many instances, of plain patches", ("joins", "many_ratio")),
-    Ratio("instances created at once, of pairs by a plain client", ("fleet", "create", "ratio")),
+    Ratio("instances created at once, of pairs by a plain client", ("fleet", "create", "addressed_ratio")),
+    Ratio("instances created at once, of pairs without a cluster IP", ("fleet", "create", "ratio")),
     Ratio("patches with the operator, of those without", ("fleet", "patches", "ratio")),
     Ratio("API writes per instance", ("fleet", "create", "writes_per_instance"), low_is_good=True),
 )
@@ -130,11 +131,17 @@ def _of_size(size: Json) -> Iterator[Row]:
     many, made = f"{size['instances']:,}", size["create"]
     by = f"fleet --sizes {size['instances']}"
     yield Row(
-        f"{many} created at once, of the rate of pairs by a plain client",
+        f"{many} created at once, of the rate of Services and Pods by a plain client",
         "≥ 0.7, ≤ 12 writes each",
-        f"{made['ratio']}{_span(made.get('ratios', []))} "
-        f"({made['per_second']} a second, {_list(made['pairs_per_second'])}), "
+        f"{made['addressed_ratio']}{_span(made['addressed_ratios'])} "
+        f"({made['per_second']} a second, {_list(made['addressed_pairs_per_second'])}), "
         f"{made['writes_per_instance']} writes each, {made['conflicts_per_instance']} conflicts",
+        by,
+    )
+    yield Row(
+        f"the same of {many}, where the client's Services have no cluster IP either",
+        "",
+        f"{made['ratio']}{_span(made['ratios'])} (pairs: {_list(made['pairs_per_second'])} a second)",
         by,
     )
     yield Row(
@@ -213,9 +220,10 @@ def growth(sizes: list[Json]) -> Iterator[str]:
     """How cost grows with the number of instances."""
     yield (
         "| instances | created a second | ms per instance, the operator's | everybody's | of a pair by hand, alone | "
-        "beside the instances | the operator's ms per patch | MiB | after a restart | idle CPU | looked through |"
+        "beside the instances | without a cluster IP, alone | beside | the operator's ms per patch | MiB | "
+        "after a restart | idle CPU | looked through |"
     )
-    yield "|" + "---|" * 11
+    yield "|" + "---|" * 13
     for size in sizes:
         made, patched, rest, restart = (size.get(step, {}) for step in ("create", "patches", "rest", "restart"))
         cells = (
@@ -223,8 +231,10 @@ def growth(sizes: list[Json]) -> Iterator[str]:
             made["per_second"],
             made["cpu_ms_per_instance"]["operator"],
             made["cpu_ms_per_instance"]["all"],
+            made["cpu_ms_per_addressed_pair"]["all"],
+            made["cpu_ms_per_addressed_pair_after"]["all"],
             made["cpu_ms_per_pair"]["all"],
-            made.get("cpu_ms_per_pair_after", {}).get("all", ""),
+            made["cpu_ms_per_pair_after"]["all"],
             patched.get("operator_cpu_ms_per_patch", ""),
             rest.get("rss_mib", ""),
             restart.get("rss_mib", ""),

@@ -1,6 +1,6 @@
 """Many instances on idle nodes: rates against a plain client, and what the operator costs while they run.
 
-    python -m bench.fleet [--sizes 100,1000,5000] [--without idle] [--out FILE]
+    python -m bench.fleet [--sizes 100,1000,5000] [--without idle] [--deadlines 17] [--out FILE]
 
 On a cluster of its own (`fleet`: control plane and kwok nodes). For each size, with an operator started for it:
 
@@ -17,7 +17,7 @@ On a cluster of its own (`fleet`: control plane and kwok nodes). For each size, 
 - **rest**: CPU and memory of the operator while nothing happens, over two of its comparisons with the API server.
 - **restart**: killed and started; until ready, until every instance was looked through, and the reaction meanwhile; the
   memory then.
-- **idle**: each instance's deadline differs, 17 a second; how much later than its deadline it is deleted.
+- **idle**: each instance's deadline differs, 17 a second (`--deadlines`); how much later than its own it is deleted.
 """
 
 from __future__ import annotations
@@ -136,8 +136,17 @@ class Following:
 class Fleet:
     """``count`` instances in a namespace of their own, each of an avatar of its own."""
 
-    def __init__(self, own: OwnCluster, api: Api, operator: Operator, namespace: str, count: int) -> None:
+    def __init__(
+        self,
+        own: OwnCluster,
+        api: Api,
+        operator: Operator,
+        namespace: str,
+        count: int,
+        deadlines: float = DEADLINES_PER_SECOND,
+    ) -> None:
         self.own, self.api, self.operator, self.namespace = own, api, operator, namespace
+        self.deadlines_per_second = deadlines
         self.world = World(api, namespace)
         self.names = [f"a{number}" for number in range(count)]
         self.seen = Following()
@@ -442,7 +451,7 @@ class Fleet:
         began = time.monotonic()
 
         async def leave(number: int, name: str) -> None:
-            await asyncio.sleep(max(0.0, began + number / DEADLINES_PER_SECOND - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + number / self.deadlines_per_second - time.monotonic()))
             await self.world.connections(name, 0)
 
         await asyncio.gather(*(leave(number, name) for number, name in enumerate(self.names)))
@@ -451,7 +460,7 @@ class Fleet:
         for name, when in self.seen.gone.items():
             deadline = datetime.fromisoformat(statuses[name]["idleDeadline"])
             late.append((when - deadline).total_seconds())
-        return {"late_ms": spread(late)}
+        return {"late_ms": spread(late), "deadlines_per_second": round(self.deadlines_per_second)}
 
 
 def per_item(used: Counter[str], count: int) -> Json:
@@ -484,8 +493,8 @@ async def running(work: Awaitable[object]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def measure(own: OwnCluster, count: int, without: Sequence[str] = ()) -> Json:
-    """The figures of one size; steps in ``without`` are left out."""
+async def measure(own: OwnCluster, count: int, without: Sequence[str], deadlines: float) -> Json:
+    """The figures of one size; steps in ``without`` are left out, ``deadlines`` are those a second of idle()."""
     namespace = f"fleet-{secrets.token_hex(3)}"
     with tempfile.TemporaryDirectory() as folder:
         operator = Operator(own.kubeconfig, Path(folder) / "operator.log", (namespace,), ("--log-level=warning",))
@@ -493,7 +502,7 @@ async def measure(own: OwnCluster, count: int, without: Sequence[str] = ()) -> J
             await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
             try:
                 await operator.start()
-                fleet = Fleet(own, api, operator, namespace, count)
+                fleet = Fleet(own, api, operator, namespace, count, deadlines)
                 await fleet.prepare()
                 result: Json = {"instances": count}
                 async with running(fleet.seen.follow(api, namespace)):
@@ -519,12 +528,12 @@ async def measure(own: OwnCluster, count: int, without: Sequence[str] = ()) -> J
                     await api.delete("namespaces", "", namespace)
 
 
-async def campaign(sizes: list[int], without: Sequence[str] = ()) -> Json:
+async def campaign(sizes: list[int], without: Sequence[str] = (), deadlines: float = DEADLINES_PER_SECOND) -> Json:
     """The figures of all sizes, each on a cluster made for it: what was before would weigh on etcd."""
     result: Json = {"bench": "fleet", **where(), "sizes": []}
     for size in sizes:
         with OwnCluster("fleet", nodes=max(2, size // 500)).up() as own:
-            result["sizes"].append(await measure(own, size, without))
+            result["sizes"].append(await measure(own, size, without, deadlines))
     return result
 
 
@@ -533,10 +542,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="100,1000", help="instances, with commas (%(default)s)")
     parser.add_argument("--without", nargs="*", choices=STEPS, default=(), help="steps to leave out")
+    parser.add_argument("--deadlines", type=float, default=DEADLINES_PER_SECOND, help="of idle, a second")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
-    text = json.dumps(uvloop.run(campaign(sizes, options.without)), indent=2)
+    text = json.dumps(uvloop.run(campaign(sizes, options.without, options.deadlines)), indent=2)
     if options.out:
         options.out.write_text(text + "\n")
     print(text)

@@ -21,8 +21,8 @@ from tests.support.world import World, condition
 TURN_PORT = 3478
 
 
-async def serving(world: World, ports: int, network: Json) -> dict[str, Any]:
-    """Status of an instance of ada in a pool with that network, once it has been probed with success."""
+async def running(world: World, ports: int, network: Json) -> dict[str, Any]:
+    """Status of an instance of ada in a pool with that network, once it runs."""
     await world.api.create(
         "avatarpools",
         world.namespace,
@@ -35,7 +35,12 @@ async def serving(world: World, ports: int, network: Json) -> dict[str, Any]:
     )
     await world.avatar("ada")
     await world.instance("one")
-    await world.phase("one", "Running", timeout=60)
+    return await world.phase("one", "Running", timeout=60)
+
+
+async def serving(world: World, ports: int, network: Json) -> dict[str, Any]:
+    """The same, once it has been probed with success."""
+    await running(world, ports, network)
     return await world.until(
         "one", "being reached", lambda s: s.get("media", {}).get("reachable") == "True", timeout=60
     )
@@ -70,7 +75,7 @@ async def test_signalling_in_the_cluster_by_name_or_by_an_address_of_ones_own(
     world: World, ports: int, cluster: Cluster
 ) -> None:
     """The claim has no cluster IP; who needs one makes a Service for the port, which outlives instances."""
-    status = await serving(world, ports, {"mode": "Pod"})
+    status = await running(world, ports, {"mode": "Pod"})
     url = f"http://{status['podName']}.{world.namespace}.svc:{ports}"
     assert status["webrtcUrl"] == f"{url}/offer"
     selector = {"avatars.virtualtutor.io/pool": "default", "avatars.virtualtutor.io/port": str(ports)}
@@ -78,8 +83,8 @@ async def test_signalling_in_the_cluster_by_name_or_by_an_address_of_ones_own(
     made = await world.api.create("services", world.namespace, {"metadata": {"name": "front"}, "spec": spec})
     assert made["spec"]["clusterIP"] not in ("", "None")
     # Asked by another pod: it is the cluster's network, names and addresses that are to lead there.
-    await world.avatar("bob")
-    await world.instance("two", "bob")
+    await world.avatar("bruno")
+    await world.instance("two", "bruno")
     other = await world.phase("two", "Running", timeout=60)
     for there in (url, f"http://{made['spec']['clusterIP']}"):
         ask = f"from urllib.request import urlopen; print(urlopen({there + '/health'!r}, timeout=5).status)"

@@ -50,11 +50,11 @@ async def cost(api: Api, pid: int, *, address: bool) -> Json:
 
 async def both(api: Api, pid: int) -> Json:
     """The costs of both kinds, in turns."""
-    found: dict[str, list[Json]] = {"with_address": [], "without": []}
+    found: Json = {"with_address": [], "without": []}
     for _ in range(ROUNDS):
         found["with_address"].append(await cost(api, pid, address=True))
         found["without"].append(await cost(api, pid, address=False))
-    return dict(found)
+    return found
 
 
 async def measure(own: OwnCluster, beside: int) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,10 +109,7 @@ async def test_signalling_in_the_cluster_by_name_or_by_an_address_of_ones_own(
     for there in (url, f"http://{made['spec']['clusterIP']}"):
         ask = f"from urllib.request import urlopen; print(urlopen({there + '/health'!r}, timeout=5).status)"
         look = ("kubectl", "-n", world.namespace, "exec", other["podName"], "--", "python3", "-c", ask)
-
-        async def asked(look: tuple[str, ...] = look) -> str:
-            return await asyncio.to_thread(command, cluster, *look, check=False)
-
+        asked = partial(asyncio.to_thread, command, cluster, *look, check=False)
         await until(f"an answer of {there}", asked, lambda said: said.strip() == "200", timeout=30, interval=0.5)
 
 

@@ -86,7 +86,7 @@ def service(instance: Instance, group: str, port: int, placement: Placement | No
             # operator finds out that it answers before the kubelet does.
             "publishNotReadyAddresses": True,
             # A name that leads to the pod is enough, as the Service's port is the pod's. An address costs the API
-            # server three times a Service without, more with each that it has given away, and clusters have few.
+            # server more than the Service itself, the more it has given away, and clusters have few.
             "clusterIP": "None",
         },
     }
